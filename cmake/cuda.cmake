@@ -1,0 +1,16 @@
+# Decides whether the CUDA plug-in is built, says so, and enables the language. CUDA 13 starts at sm_75; the architectures must be set before
+# enable_language, and CMake 3.25 drops CMAKE_CUDA_STANDARD 20 silently, so the flag is spelled out.
+set(VG_CUDA_ARCHITECTURES 80 CACHE STRING "GPU architectures of the plug-in; 80 carries PTX that newer GPUs compile at first use")
+find_program(VG_NVCC nvcc HINTS /usr/local/cuda/bin $ENV{CUDA_HOME}/bin)
+if(VG_CUDA STREQUAL ON AND NOT VG_NVCC)
+  message(FATAL_ERROR "VG_CUDA=ON, but no nvcc was found. Put it on PATH or set CUDA_HOME.")
+endif()
+if(VG_NVCC AND NOT VG_CUDA STREQUAL OFF)
+  message(STATUS "CUDA: ${VG_NVCC}; plug-in libvoxgrad_cuda.so for architectures ${VG_CUDA_ARCHITECTURES}")
+  set(CMAKE_CUDA_COMPILER ${VG_NVCC})
+  set(CMAKE_CUDA_ARCHITECTURES ${VG_CUDA_ARCHITECTURES})
+  enable_language(CUDA)
+  add_subdirectory(kernels/cuda)
+else()
+  message(STATUS "CUDA: no plug-in (VG_CUDA=${VG_CUDA}, nvcc ${VG_NVCC}); devices cpu and sim")
+endif()
