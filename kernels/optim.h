@@ -1,0 +1,36 @@
+// Optimizers over one flat buffer: all parameters of a network, their gradients and moments, are four vectors of the same length.
+// What changes every step arrives as device scalars, so that a captured CUDA graph stays valid.
+#pragma once
+#include "kernels/kernel.h"
+
+namespace vg {
+
+// scalars: (4) f32 on the device
+enum OptimScalar { kLearningRate = 0, kBias1 = 1, kBias2 = 2, kGradScale = 3 };  // kBias1 = 1 - beta1^t, kBias2 = 1 - beta2^t
+
+struct AdamParams {
+  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.0f;
+  bool decoupled = true;  // AdamW (Loshchilov, Hutter, arXiv:1711.05101); false: Adam with L2 in the gradient (Kingma, Ba, arXiv:1412.6980)
+};
+//   g = scale g [+ decay w]    m = beta1 m + (1 - beta1) g    v = beta2 v + (1 - beta2) g^2
+//   w = w [(1 - lr decay)] - lr / bias1 * m / (sqrt(v / bias2) + eps)                                               all: (P) f32
+VG_KERNEL(adam_step, Tensor& w, Tensor& m, Tensor& v, const Tensor& g, const Tensor& scalars, const AdamParams& p);
+
+struct SgdParams {
+  float momentum = 0.0f, weight_decay = 0.0f;
+  bool nesterov = false;
+};
+//   g = scale g + decay w    m = momentum m + g    w = w - lr (nesterov ? g + momentum m : m)
+VG_KERNEL(sgd_step, Tensor& w, Tensor& m, const Tensor& g, const Tensor& scalars, const SgdParams& p);
+
+// out[0] = sum of x^2, in chunks of fixed size, then a fixed tree.                                          out: (1)  x: (P)
+VG_KERNEL(sum_squares, Tensor& out, const Tensor& x);
+
+struct ClipParams {
+  float max_norm = 0.0f;      // 0: no clipping
+  float inverse_scale = 1.0f;  // 1 / loss scale
+};
+// scalars[kGradScale] = inverse_scale * min(1, max_norm / (norm + 1e-6)),  norm = sqrt(sum) inverse_scale      (PyTorch's clip_grad_norm_)
+VG_KERNEL(clip_scale, Tensor& scalars, const Tensor& sum, const ClipParams& p);
+
+}  // namespace vg
