@@ -27,7 +27,8 @@ inline constexpr Device kSim{DeviceKind::sim, 0};
 // "cpu", "sim", "cuda:0"
 std::string to_string(Device d);
 // "cpu" | "sim" | "cuda" | "cuda:N" | "auto" (a GPU if there is one, else cpu). Throws invalid_argument, or no_device with the reason.
-Device parse_device(const std::string& text);
+// Where "auto" ends on the cpu, `why_not_cuda` receives the reason: programs say it, libraries do not print.
+Device parse_device(const std::string& text, std::string* why_not_cuda = nullptr);
 
 struct DeviceProperties {
   std::string name;             // "Intel(R) Xeon(R) ...", "NVIDIA H100"
@@ -37,6 +38,7 @@ struct DeviceProperties {
 };
 
 // Every function returns nullptr on success or a message that lives until the next call of the same thread: no exception crosses a plug-in.
+// allocate: at least 256-byte aligned. copy, clear: queued on `stream`; host memory is read or written before a copy between host devices returns.
 struct DeviceApi {
   const char* (*allocate)(Device, std::size_t bytes, void** out);
   const char* (*release)(Device, void* data, std::size_t bytes);
@@ -51,6 +53,9 @@ struct DeviceApi {
 const DeviceApi& device_api(Device d);
 // Called once by the plug-in loader.
 void install_device_api(DeviceKind kind, const DeviceApi* api);
+// The loader that device_api() runs once, on the first use of a kind that has no table yet. It calls install_device_api() or throws no_device with
+// the reason, which is then repeated to everyone who asks. (The loader lives in kernels/, above this folder.)
+void set_device_loader(DeviceKind kind, void (*loader)());
 
 DeviceProperties device_properties(Device d);
 void synchronize(Device d, void* stream = nullptr);
@@ -64,5 +69,8 @@ MemoryStats memory_stats(Device d);
 void reset_peak(Device d);
 void release_cache(Device d);
 void set_memory_limit(Device d, std::size_t bytes);  // 0: none. Passing it throws out_of_memory with both figures
+
+// The bytes that a block of `bytes` really takes: at most 1/8 more (eight sizes between two powers of two), so that blocks find new users.
+std::size_t block_bytes(std::size_t bytes);
 
 }  // namespace vg

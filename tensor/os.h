@@ -16,7 +16,7 @@ std::string read_text(const std::string& path, std::uint64_t limit = 256u << 20)
 
 // Writes so that a reader or a crash sees the old file or the new one, never a part: temporary file in the same folder, fsync, rename, fsync of
 // the folder. On any error the temporary file is removed, the old file is untouched, and Error(io) names the path and the reason. A symbolic
-// link is followed, so the file that it points to is replaced.
+// link is followed, so the file that it points to is replaced. What is not a file (/dev/null, a pipe) is written to directly.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);
@@ -28,7 +28,9 @@ class AtomicFile {
   void commit();
 
  private:
-  std::string path_, temporary_;
+  void stop(const char* what, int reason);  // removes the temporary file and throws
+
+  std::string path_, target_, temporary_;  // as given; after following links; empty when written to directly
   int fd_ = -1;
 };
 void write_file_atomic(const std::string& path, std::string_view content);
@@ -68,6 +70,11 @@ class InputFile {
 
 // An exclusive lock on `path` (created if missing) that ends with the process; nullptr if another process holds it.
 std::shared_ptr<void> try_lock(const std::string& path);
+
+// Zeroed memory from the kernel in whole pages, aligned to 2 MiB with huge pages asked for: a page fault per 4 KiB costs more than the arithmetic of
+// a small layer. nullptr when there is none. release_pages() takes the same count and gives them back at once.
+void* allocate_pages(std::size_t bytes);
+void release_pages(void* data, std::size_t bytes);
 
 bool is_terminal(int fd);
 int terminal_columns(int fd);           // 80 when unknown

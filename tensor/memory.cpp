@@ -1,0 +1,166 @@
+// The caching allocator behind Storage: one pool per device, exact figures, a limit. Freed blocks wait in the pool for the next tensor of their
+// size class, because a training step asks for the same sizes again and fresh pages are dear; blocks nobody wants any more are given back.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <mutex>
+
+#include "tensor/error.h"
+#include "tensor/storage.h"
+
+namespace vg {
+namespace {
+
+// Under the address sanitizer every tensor gets a fresh block of exactly its size, so that a byte past its end or after its death is reported.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kReuse = false;
+#else
+constexpr bool kReuse = true;
+#endif
+
+constexpr std::size_t kAlignment = 256;
+constexpr std::size_t kSlack = std::size_t{64} << 20;
+
+std::string in_words(std::size_t bytes) {
+  if (bytes >= std::size_t{1} << 30) return fmt::format("{:.2f} GiB", static_cast<double>(bytes) * 0x1p-30);
+  if (bytes >= std::size_t{1} << 20) return fmt::format("{:.1f} MiB", static_cast<double>(bytes) * 0x1p-20);
+  return fmt::format("{} bytes", bytes);
+}
+
+class Pool {
+ public:
+  void* take(Device d, std::size_t bytes) {
+    const DeviceApi& api = device_api(d);
+    const std::size_t block = block_bytes(bytes);
+    const std::lock_guard lock(mutex_);
+    if (const auto found = free_.find(block); found != free_.end() && within_limit(block)) {
+      void* data = found->second.back().data;  // the youngest: its bytes may still be in the processor's cache
+      found->second.pop_back();
+      if (found->second.empty()) free_.erase(found);
+      stats_.cached -= block;
+      enter(block);
+      return data;
+    }
+    if (!within_limit(block))
+      fail(ErrorCode::out_of_memory, "{}: {} more would pass the limit: {} in use of {}", to_string(d), in_words(block), in_words(stats_.live),
+           in_words(limit_));
+    // Held memory stays near the most that was ever live at once: half as much again for differing sizes, never more than the limit.
+    std::size_t most = std::max(highest_live_, stats_.live + block);
+    most += most / 2 + kSlack;
+    if (limit_) most = std::min(most, limit_);
+    shrink(api, d, most > stats_.live + block ? most - stats_.live - block : 0);
+    void* data = nullptr;
+    const std::size_t given = kReuse ? block : bytes;
+    if (api.allocate(d, given, &data)) {
+      shrink(api, d, 0);
+      if (const char* why = api.allocate(d, given, &data))
+        fail(ErrorCode::out_of_memory, "{}: no memory for {} more: {} in use ({})", to_string(d), in_words(block), in_words(stats_.live), why);
+    }
+    enter(block);
+    return data;
+  }
+
+  void give_back(Device d, void* data, std::size_t bytes) noexcept {
+    const std::size_t block = block_bytes(bytes);
+    const std::lock_guard lock(mutex_);
+    stats_.live -= block;
+    if (kReuse) {
+      try {
+        free_[block].push_back({data, ++clock_});
+        stats_.cached += block;
+        return;
+      } catch (const std::bad_alloc&) {  // no room for the note: give the block itself back
+      }
+    }
+    device_api(d).release(d, data, kReuse ? block : bytes);
+  }
+
+  MemoryStats stats() {
+    const std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    stats_.peak = stats_.live;
+  }
+  void release_cache(Device d) {
+    const std::lock_guard lock(mutex_);
+    if (stats_.cached) shrink(device_api(d), d, 0);
+    highest_live_ = stats_.live;
+  }
+  void set_limit(Device d, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes;
+    if (limit_ && stats_.cached) shrink(device_api(d), d, limit_ > stats_.live ? limit_ - stats_.live : 0);
+  }
+
+ private:
+  struct Block {
+    void* data;
+    std::uint64_t freed;  // when, on clock_
+  };
+
+  bool within_limit(std::size_t block) const { return !limit_ || (stats_.live <= limit_ && block <= limit_ - stats_.live); }
+
+  void enter(std::size_t block) {
+    stats_.live += block;
+    stats_.peak = std::max(stats_.peak, stats_.live);
+    highest_live_ = std::max(highest_live_, stats_.live);
+  }
+
+  // Gives back the blocks that waited longest until at most `keep` bytes are cached.
+  void shrink(const DeviceApi& api, Device d, std::size_t keep) {
+    while (stats_.cached > keep) {
+      auto oldest = free_.begin();
+      for (auto it = free_.begin(); it != free_.end(); ++it)
+        if (it->second.front().freed < oldest->second.front().freed) oldest = it;
+      api.release(d, oldest->second.front().data, oldest->first);
+      stats_.cached -= oldest->first;
+      oldest->second.pop_front();
+      if (oldest->second.empty()) free_.erase(oldest);
+    }
+  }
+
+  std::mutex mutex_;
+  std::map<std::size_t, std::deque<Block>> free_;  // by size class, oldest first
+  MemoryStats stats_;
+  std::size_t limit_ = 0, highest_live_ = 0;
+  std::uint64_t clock_ = 0;
+};
+
+// Never destroyed: a tensor may be a static object of another file.
+Pool& pool(Device d) {
+  constexpr int kIndices = 128;
+  static auto& pools = *new std::array<Pool, kDeviceKinds * kIndices>;
+  require(d.index >= 0, "device {}: a negative index", name_of(d.kind));
+  return pools[static_cast<std::size_t>(static_cast<int>(d.kind) * kIndices + d.index)];
+}
+
+}  // namespace
+
+std::size_t block_bytes(std::size_t bytes) {
+  if (bytes <= 8 * kAlignment) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const std::size_t step = std::bit_floor(bytes - 1) / 8;  // eight classes in [2^k, 2^(k+1)]
+  return (bytes + step - 1) / step * step;
+}
+
+Storage::Storage(Device device, std::size_t bytes) : device(device), bytes(bytes) {
+  if (bytes == 0) return;
+  data = pool(device).take(device, bytes);
+  // What a simulated kernel reads without having written is NaN (f32, f16, bf16) or -1, every time.
+  if (device.kind == DeviceKind::sim) std::memset(data, 0xFF, bytes);
+}
+
+Storage::~Storage() {
+  if (data) pool(device).give_back(device, data, bytes);
+}
+
+MemoryStats memory_stats(Device d) { return pool(d).stats(); }
+void reset_peak(Device d) { pool(d).reset_peak(); }
+void release_cache(Device d) { pool(d).release_cache(d); }
+void set_memory_limit(Device d, std::size_t bytes) { pool(d).set_limit(d, bytes); }
+
+}  // namespace vg
