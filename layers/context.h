@@ -1,0 +1,24 @@
+// The single argument of networks and training: where work runs, whether it is recorded, and what it may use. No globals, no hidden modes.
+#pragma once
+#include "kernels/scratch.h"
+#include "tensor/random.h"
+
+namespace vg {
+
+class Tape;
+
+struct Context {
+  explicit Context(Device where) : device(where), scratch(where) {}
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  Device device;
+  Tape* tape = nullptr;     // null: inference; values die with their last use and operations may work in place
+  bool training = false;    // batch norm: use and update batch statistics
+  ScratchOwner scratch;
+  void* stream = nullptr;
+
+  Exec exec() { return Exec{device, &scratch, stream}; }
+};
+
+}  // namespace vg
