@@ -1,0 +1,168 @@
+// The implementation of harness.h.
+#include "tests/kernels/harness.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "tensor/parallel.h"
+
+namespace vg::test {
+namespace {
+
+bool cuda_present() {
+  static const bool present = [] {
+    try {
+      int devices = 0;
+      return device_api(Device{DeviceKind::cuda, 0}).count(&devices) == nullptr && devices > 0;
+    } catch (const Error&) {
+      return false;
+    }
+  }();
+  return present;
+}
+
+template <class T>
+Tensor narrowed(const std::vector<std::int32_t>& values, const Shape& shape, DType type, Device device) {
+  std::vector<T> narrow(values.begin(), values.end());
+  return copy_to(wrap(narrow.data(), shape, type), device);
+}
+
+}  // namespace
+
+Run::Run(std::string run_name, std::string run_group, Device where, int threads, int order)
+    : name(std::move(run_name)),
+      group(std::move(run_group)),
+      device(where),
+      threads_(threads),
+      order_(order),
+      scratch_(std::make_shared<ScratchOwner>(where)) {}
+
+Exec Run::exec() const {
+  set_threads(threads_);
+  if (device.on_host() && scratch_->bytes) std::memset(scratch_->data, 0xff, scratch_->bytes);
+  return Exec{device, scratch_.get(), nullptr};
+}
+
+Tensor Run::put_labels(const std::vector<std::int32_t>& values, Shape shape, DType type) const {
+  return type == DType::u8 ? narrowed<std::uint8_t>(values, shape, type, device) : narrowed<std::int32_t>(values, shape, type, device);
+}
+
+Tensor Run::blank(Shape shape, DType type) const {
+  Tensor host(shape, type, kCpu);
+  std::memset(host.raw(), 0xff, host.bytes());
+  return copy_to(host, device);
+}
+
+Output Run::output(Shape shape, float beta, std::uint64_t seed) const {
+  Output out;
+  if (beta == 0.0f) {
+    out.grad = Grad{blank(shape), beta};
+    out.before.assign(static_cast<std::size_t>(shape.elements()), 0.0);
+  } else {
+    const std::vector<float> values = normals(shape.elements(), seed);
+    out.grad = Grad{put(values, shape), beta};
+    out.before = doubles(values);
+  }
+  return out;
+}
+
+std::vector<Run> runs_of(const KernelBase& kernel) {
+  all_kernels();  // fills the slots
+  std::vector<Run> runs;
+  if (kernel.implemented(DeviceKind::cpu))
+    for (int threads : {1, 2, 3}) runs.emplace_back("cpu, " + std::to_string(threads) + " threads", "cpu", kCpu, threads, 0);
+  if (kernel.implemented(DeviceKind::sim)) runs.emplace_back("sim", "sim", kSim, 2, 0);
+  if (cuda_present() && kernel.implemented(DeviceKind::cuda)) runs.emplace_back("cuda:0", "cuda", Device{DeviceKind::cuda, 0}, 2, 0);
+  return runs;
+}
+
+std::set<std::string>& covered_kernels() {
+  static std::set<std::string> names;
+  return names;
+}
+
+std::vector<float> normals(std::int64_t count, std::uint64_t seed, double mean, double deviation) {
+  Random random(seed, 1);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& v : values) v = static_cast<float>(mean + deviation * random.normal());
+  return values;
+}
+
+std::vector<float> uniforms(std::int64_t count, std::uint64_t seed, double low, double high) {
+  Random random(seed, 2);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& v : values) v = static_cast<float>(low + (high - low) * random.uniform());
+  return values;
+}
+
+std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
+
+void expect_close(const std::vector<float>& got, const std::vector<double>& want, Close how) {
+  ASSERT_EQ(got.size(), want.size());
+  double largest = 0;
+  std::size_t zeros = 0;
+  bool constant = true;
+  for (double w : want) {
+    if (std::isfinite(w)) largest = std::max(largest, std::fabs(w));
+    zeros += w == 0;
+    constant = constant && w == want[0];
+  }
+  if (!how.trivial && want.size() > 1) {
+    ASSERT_FALSE(constant) << "mistrusted: every value of the reference is " << want[0];
+    ASSERT_LT(static_cast<double>(zeros), 0.9 * static_cast<double>(want.size())) << "mistrusted: the reference is mostly zeros";
+  }
+  const double allowed = how.relative * largest + how.floor;
+  std::size_t bad = 0, worst = 0;
+  double worst_error = -1;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double g = got[i], w = want[i];
+    double error = 0;
+    if (std::isnan(g) != std::isnan(w))
+      error = HUGE_VAL;
+    else if (!std::isnan(w) && g != w)
+      error = std::fabs(g - w);
+    bad += error > allowed;
+    if (error > worst_error) worst_error = error, worst = i;
+  }
+  EXPECT_EQ(bad, 0u) << bad << " of " << want.size() << " values are off; worst at " << worst << ": got " << got[worst] << ", want "
+                     << want[worst] << ", error " << worst_error << ", allowed " << allowed << " (largest magnitude " << largest << ")";
+}
+
+void expect_close(const Tensor& got, const std::vector<double>& want, Close how) {
+  synchronize(got.device());
+  expect_close(to_host<float>(got), want, how);
+}
+
+void expect_close(const Output& got, const std::vector<double>& gradient, Close how) {
+  ASSERT_EQ(got.before.size(), gradient.size());
+  std::vector<double> want = gradient;
+  for (std::size_t i = 0; i < want.size(); ++i) want[i] += got.before[i];
+  expect_close(got.grad.tensor, want, how);
+}
+
+void Bits::same(const Run& run, const Tensor& result, const std::string& what) {
+  synchronize(result.device());
+  const Tensor host = copy_to(result, kCpu);
+  std::vector<std::uint8_t> bytes(host.bytes());
+  std::memcpy(bytes.data(), host.raw(), bytes.size());
+  const auto [first, is_new] = first_.try_emplace(run.group + ": " + what, bytes);
+  if (is_new) return;
+  EXPECT_TRUE(first->second == bytes) << what << ": " << run.name << " gives other bits than the first run of " << run.group;
+}
+
+std::vector<double> numeric_gradient(const std::function<double(const std::vector<double>&)>& f, std::vector<double> x, double h) {
+  std::vector<double> gradient(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double at = x[i];
+    const auto value = [&](double offset) {
+      x[i] = at + offset;
+      return f(x);
+    };
+    gradient[i] = (8 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12 * h);
+    x[i] = at;
+  }
+  return gradient;
+}
+
+}  // namespace vg::test
