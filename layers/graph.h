@@ -76,7 +76,7 @@ struct Network {
 std::vector<ParamSpec> param_specs(const Graph& g);
 
 // Runs the network. x: (N, D, H, W, in_channels). Returns the outputs in the graph's order. Without a tape a value is released after its last
-// use, and a norm or convolution takes the activation that follows it into its own pass.
+// use.
 std::vector<Value> run(Context& ctx, Network& net, Value x);
 
 // Shapes only: what a run would cost.

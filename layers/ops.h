@@ -36,8 +36,10 @@ Value batch_norm(Context& ctx, Value x, Param* gamma, Param* beta, Param& runnin
 
 Value activation(Context& ctx, Value x, Param* slope, const Activation& p);  // slope: prelu only
 Value max_pool(Context& ctx, Value x, const PoolParams& p, const std::int32_t (&pad_high)[3]);
+Shape max_pool_shape(const Shape& x, const PoolParams& p, const std::int32_t (&pad_high)[3]);
 Value upsample(Context& ctx, Value x, const UpsampleParams& p);
-Value add(Context& ctx, Value a, Value b);
+Shape upsample_shape(const Shape& x, const UpsampleParams& p);
+Value sum(Context& ctx, Value a, Value b);  // a + b
 Value concat(Context& ctx, Value a, Value b);  // along channels
 
 struct DiceCe {

@@ -35,6 +35,9 @@ class Tensor {
   void* raw() { return data_; }
   const void* raw() const { return data_; }
 
+  // Does nobody else hold this memory? Then an operation may work in place.
+  bool unique() const { return storage_.use_count() == 1; }
+
   // Another shape of the same elements, same memory. Throws invalid_argument if the counts differ.
   Tensor reshaped(Shape shape) const;
   // Elements [first, first + shape.elements()) as a tensor of their own, same memory: parameters are ranges of one flat buffer.

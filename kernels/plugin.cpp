@@ -1,0 +1,44 @@
+// Loads libvoxgrad_cuda.so on the first use of a CUDA device: from VG_PLUGIN_DIR, else beside the program, else by the loader's own search. Programs
+// that stay on the cpu never open it, so they start in milliseconds and need no CUDA library.
+#include <fmt/format.h>
+
+#include "kernels/kernel.h"
+#include "tensor/os.h"
+
+namespace vg {
+namespace {
+
+constexpr const char* kPluginFile = "libvoxgrad_cuda.so";
+
+void* open_plugin(std::string* errors) {
+  std::vector<std::string> candidates;
+  if (const std::string folder = os::environment("VG_PLUGIN_DIR"); !folder.empty()) candidates.push_back(folder + "/" + kPluginFile);
+  const std::string home = os::executable_folder();
+  candidates.insert(candidates.end(), {home + "/" + kPluginFile, home + "/../lib/" + kPluginFile, kPluginFile});
+  for (const std::string& path : candidates) {
+    std::string error;
+    if (void* library = os::open_library(path, &error)) return library;
+    *errors += (errors->empty() ? "" : "; ") + error;
+  }
+  return nullptr;
+}
+
+void load_cuda() {
+  std::string errors;
+  void* library = open_plugin(&errors);
+  if (!library) fail(ErrorCode::no_device, "no CUDA plug-in: {}", errors);
+  const auto entry = reinterpret_cast<const Plugin* (*)(int)>(os::find_symbol(library, "vg_plugin"));
+  const Plugin* plugin = entry ? entry(kPluginAbi) : nullptr;
+  if (!plugin || std::string(plugin->version) != VG_VERSION || plugin->tensor_bytes != sizeof(Tensor) || plugin->exec_bytes != sizeof(Exec))
+    fail(ErrorCode::no_device, "{}: built from another version of voxgrad (this program is {})", kPluginFile, VG_VERSION);
+  int devices = 0;
+  if (const char* message = plugin->api->count(&devices)) fail(ErrorCode::no_device, "no CUDA device: {}", message);
+  if (devices == 0) fail(ErrorCode::no_device, "no CUDA device: the driver reports none");
+  install_kernels(plugin->kernels, DeviceKind::cuda);
+  install_device_api(DeviceKind::cuda, plugin->api);
+}
+
+[[maybe_unused]] const bool hooked = (set_device_loader(DeviceKind::cuda, &load_cuda), true);
+
+}  // namespace
+}  // namespace vg

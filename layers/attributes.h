@@ -1,0 +1,36 @@
+// Reading a node's attributes: every key must be known and of the right form, so that a typing error in a model file is found, not ignored.
+#pragma once
+#include <set>
+
+#include "layers/graph.h"
+
+namespace vg {
+
+class Attributes {
+ public:
+  explicit Attributes(const Node& node) : node_(node) {}
+
+  // Three numbers for D, H, W; absent: all `fallback`.
+  void axes(const char* key, std::int32_t (&out)[3], std::int32_t fallback);
+  double number(const char* key, double fallback);
+  bool flag(const char* key, bool fallback);
+  std::string text(const char* key, const std::string& fallback);
+  // {"kind": "elu", "alpha": 1.0}, or the kind alone as a string; absent: identity.
+  Activation activation(const char* key = "activation");
+
+  // Throws bad_file if the node has an attribute that nobody asked for.
+  void done() const;
+  // Throws bad_file unless the node's parameter roles are exactly `required` plus any of `optional`.
+  void roles(std::initializer_list<const char*> required, std::initializer_list<const char*> optional = {}) const;
+
+ private:
+  const Json* get(const char* key);
+  const Node& node_;
+  std::set<std::string> seen_;
+};
+
+ActivationKind activation_kind(const std::string& name);  // throws unsupported, naming the known ones
+const char* name_of(ActivationKind kind);
+Json to_json(const Activation& a);
+
+}  // namespace vg

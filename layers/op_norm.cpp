@@ -1,0 +1,60 @@
+// The graph's "norm".
+//   attributes: kind ("instance" or "batch"), eps, momentum (batch), activation
+//   parameters: weight and bias (both or neither), running_mean and running_var (batch)
+#include "layers/attributes.h"
+
+namespace vg {
+namespace {
+
+struct NormNode {
+  bool batch;
+  float momentum;
+  NormParams params;
+};
+
+NormNode read(const Node& node) {
+  Attributes a(node);
+  const std::string kind = a.text("kind", "instance");
+  NormNode n{.batch = kind == "batch", .momentum = static_cast<float>(a.number("momentum", 0.1)), .params = {}};
+  n.params.eps = static_cast<float>(a.number("eps", 1e-5));
+  n.params.activation = a.activation();
+  a.done();
+  if (kind != "batch" && kind != "instance") fail(ErrorCode::bad_file, "node {}: norm kind \"{}\" (known: instance, batch)", node.name, kind);
+  if (n.params.activation.kind == ActivationKind::prelu) fail(ErrorCode::bad_file, "node {}: prelu has parameters: it is a node of its own", node.name);
+  if (n.batch)
+    a.roles({"running_mean", "running_var"}, {"weight", "bias"});
+  else
+    a.roles({}, {"weight", "bias"});
+  return n;
+}
+
+Shape shape(const Node& node, std::span<const Shape> in) {
+  read(node);
+  require(in.size() == 1, "{} inputs, wanted one", in.size());
+  return in[0];
+}
+
+std::vector<ParamSpec> params(const Node& node, std::span<const Shape> in) {
+  const NormNode n = read(node);
+  const Shape channels = {in[0].c()};
+  const Init zero, one{.kind = Init::Kind::constant, .value = 1.0f, .fan_in = 0};
+  std::vector<ParamSpec> specs;
+  if (node.params.count("weight")) specs.push_back({node.params.at("weight"), channels, one, true});
+  if (node.params.count("bias")) specs.push_back({node.params.at("bias"), channels, zero, true});
+  if (n.batch) specs.push_back({node.params.at("running_mean"), channels, zero, false}), specs.push_back({node.params.at("running_var"), channels, one, false});
+  return specs;
+}
+
+Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParams& p) {
+  const NormNode n = read(node);
+  if (n.batch)
+    return batch_norm(ctx, std::move(in[0]), p.find("weight"), p.find("bias"), p.at("running_mean"), p.at("running_var"), n.momentum, n.params);
+  return instance_norm(ctx, std::move(in[0]), p.find("weight"), p.find("bias"), n.params);
+}
+
+OpCost cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = 2.0 * static_cast<double>(y.elements()), .saved_bytes = 0}; }
+
+VG_OP(norm, {"norm", shape, params, run, cost});
+
+}  // namespace
+}  // namespace vg

@@ -1,0 +1,272 @@
+// The differentiable operations: forward, and beside it the closure that is its gradient.
+#include "layers/ops.h"
+
+#include <algorithm>
+
+#include "kernels/elementwise.h"
+
+namespace vg {
+namespace {
+
+// Is the operation to be recorded? Then its inputs are kept, and nothing is overwritten.
+bool recording(const Context& ctx, std::initializer_list<int> ids) {
+  return ctx.tape && std::any_of(ids.begin(), ids.end(), [](int id) { return id >= 0; });
+}
+
+Value track(Context& ctx, Param* p) {
+  if (!p) return {};
+  return ctx.tape && p->trainable && p->grad.defined() ? ctx.tape->parameter(*p) : Value{p->value, -1};
+}
+
+// The memory of an elementwise result: x's own when x dies here.
+Tensor result_like(const Context& ctx, const Value& x, bool recorded) {
+  return !recorded && !ctx.tape && x.data.unique() ? x.data : Tensor(x.shape(), DType::f32, x.data.device());
+}
+
+void require_activation(const char* op, const Value& x) {
+  require(x.data.defined() && x.shape().rank() == 5 && x.data.dtype() == DType::f32, "{}: wants a f32 tensor (N, D, H, W, C), got {} {}", op,
+          name_of(x.data.dtype()), to_string(x.shape()));
+}
+
+constexpr char kAxis[] = "DHW";
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------------------------- convolution
+
+Shape conv_shape(const Shape& x, const Shape& w, const ConvOptions& o) {
+  require(w.rank() == 5, "conv: the weight has shape {}, wanted (O, I, kD, kH, kW)", to_string(w));
+  require(x.c() == w[1], "conv: the input has {} channels, the weight {} wants {}", x.c(), to_string(w), w[1]);
+  Shape y = x;
+  for (int a = 0; a < 3; ++a) {
+    const std::int64_t reach = std::int64_t{o.dilation[a]} * (w[2 + a] - 1) + 1, padded = x[1 + a] + o.pad_low[a] + o.pad_high[a];
+    require(o.stride[a] >= 1 && o.dilation[a] >= 1 && o.pad_low[a] >= 0 && o.pad_high[a] >= 0, "conv: stride, dilation and padding along {} are {}, {}, {}",
+            kAxis[a], o.stride[a], o.dilation[a], o.pad_low[a]);
+    require(padded >= reach, "conv: the kernel reaches over {} voxels along {}, but the padded input has {}", reach, kAxis[a], padded);
+    y[1 + a] = (padded - reach) / o.stride[a] + 1;
+  }
+  y[4] = w[0];
+  return y;
+}
+
+static ConvParams kernel_params(const ConvOptions& o) {
+  ConvParams p;
+  std::copy_n(o.stride, 3, p.stride), std::copy_n(o.dilation, 3, p.dilation), std::copy_n(o.pad_low, 3, p.pad);
+  p.activation = o.activation;
+  return p;
+}
+
+Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const ConvOptions& o) {
+  require_activation("conv", x0);
+  Shape whole = x0.shape();
+  if (x1.data.defined()) {
+    require_activation("conv", x1);
+    for (int a = 0; a < 4; ++a)
+      require(x0.shape()[a] == x1.shape()[a], "conv: the two inputs are {} and {}; only channels may differ", to_string(x0.shape()), to_string(x1.shape()));
+    whole[4] += x1.shape().c();
+  }
+  const Value w = track(ctx, &weight), b = track(ctx, bias);
+  ConvParams p = kernel_params(o);
+  Tensor y(conv_shape(whole, w.shape(), o), DType::f32, ctx.device);
+  conv_forward(ctx.exec(), y, x0.data, x1.data, w.data, b.data, p);
+  if (!recording(ctx, {x0.id, x1.id, w.id, b.id})) return {y};
+  require(o.activation.kind == ActivationKind::identity, "conv: a fused activation cannot be recorded on a tape");
+  return ctx.tape->record(y, [&ctx, x0, x1, w, b, p](Tape& tape, Tensor dy) {
+    const Exec ex = ctx.exec();
+    if (b.id >= 0) channel_sum(ex, tape.grad_for(b), dy);
+    if (w.id >= 0) conv_backward_weight(ex, tape.grad_for(w), dy, x0.data, x1.data, p);
+    if (x0.id >= 0 || x1.id >= 0) {
+      const Grad dx0 = tape.grad_for(x0), dx1 = tape.grad_for(x1);
+      conv_backward_data(ex, dx0, dx1, dy, w.data, Tensor(), p);
+    }
+  });
+}
+
+Shape conv_transpose_shape(const Shape& x, const Shape& w, const ConvOptions& o) {
+  require(w.rank() == 5, "conv_transpose: the weight has shape {}, wanted (I, O, kD, kH, kW)", to_string(w));
+  require(x.c() == w[0], "conv_transpose: the input has {} channels, the weight {} wants {}", x.c(), to_string(w), w[0]);
+  Shape y = x;
+  for (int a = 0; a < 3; ++a) {
+    y[1 + a] = (x[1 + a] - 1) * o.stride[a] - o.pad_low[a] - o.pad_high[a] + std::int64_t{o.dilation[a]} * (w[2 + a] - 1) + 1;
+    require(y[1 + a] > 0, "conv_transpose: the output would have {} voxels along {}", y[1 + a], kAxis[a]);
+  }
+  y[4] = w[1];
+  return y;
+}
+
+// A transposed convolution runs the convolution's data gradient forward, and the convolution itself backward: dy takes the part of the input.
+Value conv_transpose(Context& ctx, Value x, Param& weight, Param* bias, const ConvOptions& o) {
+  require_activation("conv_transpose", x);
+  const Value w = track(ctx, &weight), b = track(ctx, bias);
+  const ConvParams p = kernel_params(o);
+  Tensor y(conv_transpose_shape(x.shape(), w.shape(), o), DType::f32, ctx.device);
+  conv_backward_data(ctx.exec(), Grad{y}, Grad{}, x.data, w.data, b.data, p);
+  if (!recording(ctx, {x.id, w.id, b.id})) return {y};
+  return ctx.tape->record(y, [&ctx, x, w, b, p](Tape& tape, Tensor dy) {
+    const Exec ex = ctx.exec();
+    if (b.id >= 0) channel_sum(ex, tape.grad_for(b), dy);
+    if (w.id >= 0) conv_backward_weight(ex, tape.grad_for(w), x.data, dy, Tensor(), p);
+    if (x.id >= 0) {
+      Grad dx = tape.grad_for(x);
+      if (dx.beta == 0.0f) {
+        conv_forward(ex, dx.tensor, dy, Tensor(), w.data, Tensor(), p);
+      } else {
+        Tensor part(x.shape(), DType::f32, ctx.device);
+        conv_forward(ex, part, dy, Tensor(), w.data, Tensor(), p);
+        accumulate(ex, dx, part, ScaleParams{});
+      }
+    }
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------------- normalisation
+
+namespace {
+
+Value normalise(Context& ctx, Value x, const Value& gamma, const Value& beta, Tensor mean, Tensor rstd, const NormParams& p) {
+  require((gamma.data.defined() && beta.data.defined()) || (!gamma.data.defined() && !beta.data.defined()), "norm: gamma and beta come together");
+  const bool recorded = recording(ctx, {x.id, gamma.id, beta.id});
+  Tensor y = result_like(ctx, x, recorded);
+  norm_apply(ctx.exec(), y, x.data, mean, rstd, gamma.data, beta.data, p);
+  if (!recorded) return {y};
+  return ctx.tape->record(y, [&ctx, x, gamma, beta, mean, rstd, p](Tape& tape, Tensor dy) {
+    const Grad dx = tape.grad_for(x, &dy), dgamma = tape.grad_for(gamma), dbeta = tape.grad_for(beta);
+    norm_backward(ctx.exec(), dx, dgamma, dbeta, dy, x.data, mean, rstd, gamma.data, beta.data, p);
+  });
+}
+
+}  // namespace
+
+Value instance_norm(Context& ctx, Value x, Param* gamma, Param* beta, const NormParams& p) {
+  require_activation("instance_norm", x);
+  const Value g = track(ctx, gamma), b = track(ctx, beta);
+  Tensor mean({x.shape().n(), x.shape().c()}, DType::f32, ctx.device), rstd(mean.shape(), DType::f32, ctx.device);
+  norm_statistics(ctx.exec(), mean, rstd, x.data, p);
+  return normalise(ctx, std::move(x), g, b, mean, rstd, p);
+}
+
+Value batch_norm(Context& ctx, Value x, Param* gamma, Param* beta, Param& running_mean, Param& running_var, float momentum, const NormParams& p) {
+  require_activation("batch_norm", x);
+  const Value g = track(ctx, gamma), b = track(ctx, beta);
+  const std::int64_t channels = x.shape().c();
+  RunningParams running{.momentum = momentum, .eps = p.eps, .count = x.data.elements() / channels};
+  Tensor mean({1, channels}, DType::f32, ctx.device), rstd({1, channels}, DType::f32, ctx.device);
+  NormParams q = p;
+  if (ctx.training) {
+    require(running.count > 1, "batch_norm: {} has one value per channel; training wants more", to_string(x.shape()));
+    norm_statistics(ctx.exec(), mean, rstd, x.data, p);
+    norm_update_running(ctx.exec(), running_mean.value, running_var.value, mean, rstd, running);
+  } else {
+    q.constant = true;
+    copy(mean, running_mean.value.reshaped({1, channels}), ctx.stream);
+    Tensor flat = rstd.reshaped({channels});
+    norm_rstd(ctx.exec(), flat, running_var.value, running);
+  }
+  return normalise(ctx, std::move(x), g, b, mean, rstd, q);
+}
+
+// ------------------------------------------------------------------------------------------------------ elementwise and spatial
+
+Value activation(Context& ctx, Value x, Param* slope, const Activation& p) {
+  require_activation("activation", x);
+  const Value s = track(ctx, slope);
+  require((p.kind == ActivationKind::prelu) == s.data.defined(), "activation: prelu has a slope, the others have none");
+  const bool recorded = recording(ctx, {x.id, s.id});
+  Tensor y = result_like(ctx, x, recorded);
+  activation_forward(ctx.exec(), y, x.data, s.data, p);
+  if (!recorded) return {y};
+  return ctx.tape->record(y, [&ctx, x, s, p](Tape& tape, Tensor dy) {
+    const Grad dx = tape.grad_for(x, &dy), dslope = tape.grad_for(s);
+    activation_backward(ctx.exec(), dx, dslope, dy, x.data, s.data, p);
+  });
+}
+
+Shape max_pool_shape(const Shape& x, const PoolParams& p, const std::int32_t (&pad_high)[3]) {
+  Shape shape = x;
+  for (int a = 0; a < 3; ++a) {
+    const std::int64_t padded = shape[1 + a] + p.pad[a] + pad_high[a];
+    require(p.kernel[a] >= 1 && p.stride[a] >= 1 && p.pad[a] < p.kernel[a] && padded >= p.kernel[a], "max_pool: window {} with padding {} along {}, input {}",
+            p.kernel[a], p.pad[a], kAxis[a], shape[1 + a]);
+    shape[1 + a] = (padded - p.kernel[a]) / p.stride[a] + 1;
+  }
+  return shape;
+}
+
+Value max_pool(Context& ctx, Value x, const PoolParams& p, const std::int32_t (&pad_high)[3]) {
+  require_activation("max_pool", x);
+  Tensor y(max_pool_shape(x.shape(), p, pad_high), DType::f32, ctx.device);
+  maxpool_forward(ctx.exec(), y, x.data, p);
+  if (!recording(ctx, {x.id})) return {y};
+  return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { maxpool_backward(ctx.exec(), tape.grad_for(x), dy, x.data, p); });
+}
+
+Shape upsample_shape(const Shape& x, const UpsampleParams& p) {
+  Shape shape = x;
+  for (int a = 0; a < 3; ++a) {
+    require(p.factor[a] >= 1, "upsample: the factor along {} is {}", kAxis[a], p.factor[a]);
+    shape[1 + a] *= p.factor[a];
+  }
+  return shape;
+}
+
+Value upsample(Context& ctx, Value x, const UpsampleParams& p) {
+  require_activation("upsample", x);
+  Tensor y(upsample_shape(x.shape(), p), DType::f32, ctx.device);
+  upsample_forward(ctx.exec(), y, x.data, p);
+  if (!recording(ctx, {x.id})) return {y};
+  return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { upsample_backward(ctx.exec(), tape.grad_for(x), dy, p); });
+}
+
+Value sum(Context& ctx, Value a, Value b) {
+  require_activation("sum", a);
+  require(a.shape() == b.shape(), "sum: shapes {} and {} differ", to_string(a.shape()), to_string(b.shape()));
+  const bool recorded = recording(ctx, {a.id, b.id});
+  Tensor y = result_like(ctx, a, recorded);
+  add(ctx.exec(), y, a.data, b.data);
+  if (!recorded) return {y};
+  a.data = Tensor(), b.data = Tensor();  // the gradient needs no values
+  return ctx.tape->record(y, [&ctx, a, b](Tape& tape, Tensor dy) {
+    if (a.id >= 0 && b.id >= 0) accumulate(ctx.exec(), tape.grad_for(b), dy, ScaleParams{});
+    tape.give(ctx, a.id >= 0 ? a : b, std::move(dy));
+  });
+}
+
+Value concat(Context& ctx, Value a, Value b) {
+  require_activation("concat", a), require_activation("concat", b);
+  for (int i = 0; i < 4; ++i)
+    require(a.shape()[i] == b.shape()[i], "concat: {} and {}; only channels may differ", to_string(a.shape()), to_string(b.shape()));
+  const auto ca = static_cast<std::int32_t>(a.shape().c()), cb = static_cast<std::int32_t>(b.shape().c());
+  Shape shape = a.shape();
+  shape[4] = ca + cb;
+  Tensor y(shape, DType::f32, ctx.device);
+  copy_channels(ctx.exec(), Grad{y}, a.data, ChannelParams{0, 0, ca});
+  copy_channels(ctx.exec(), Grad{y}, b.data, ChannelParams{ca, 0, cb});
+  if (!recording(ctx, {a.id, b.id})) return {y};
+  a.data = Tensor(), b.data = Tensor();
+  return ctx.tape->record(y, [&ctx, a, b, ca, cb](Tape& tape, Tensor dy) {
+    if (a.id >= 0) copy_channels(ctx.exec(), tape.grad_for(a), dy, ChannelParams{0, 0, ca});
+    if (b.id >= 0) copy_channels(ctx.exec(), tape.grad_for(b), dy, ChannelParams{0, ca, cb});
+  });
+}
+
+// ------------------------------------------------------------------------------------------------------------------------ loss
+
+DiceCe dice_ce(Context& ctx, Value logits, Tensor labels, const DiceCeParams& p) {
+  require_activation("dice_ce", logits);
+  Shape wanted = logits.shape();
+  wanted[4] = 1;
+  require(labels.shape() == wanted && (labels.dtype() == DType::u8 || labels.dtype() == DType::i32), "dice_ce: labels are {} {}, wanted u8 or i32 {}",
+          name_of(labels.dtype()), to_string(labels.shape()), to_string(wanted));
+  DiceCe r;
+  r.result = Tensor({4}, DType::f32, ctx.device);
+  r.sums = Tensor({logits.shape().n(), logits.shape().c(), 3}, DType::f32, ctx.device);
+  dice_ce_forward(ctx.exec(), r.result, r.sums, logits.data, labels, p);
+  r.loss = Value{r.result.range(0, {1})};
+  if (recording(ctx, {logits.id}))
+    r.loss = ctx.tape->record(r.loss.data, [&ctx, logits, labels, p, result = r.result, sums = r.sums](Tape& tape, Tensor dy) {
+      dice_ce_backward(ctx.exec(), tape.grad_for(logits), logits.data, labels, sums, result, dy, p);
+    });
+  return r;
+}
+
+}  // namespace vg
