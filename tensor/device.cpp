@@ -17,7 +17,7 @@
 namespace vg {
 namespace {
 
-constexpr std::size_t kAlignment = 256;                    // as cudaMalloc gives: a vector load never straddles two blocks
+constexpr std::size_t kAlignment = 256;                   // as cudaMalloc gives: a vector load never straddles two blocks
 constexpr std::size_t kManyPages = std::size_t{4} << 20;  // from here on whole huge pages
 
 #if defined(__SANITIZE_ADDRESS__)

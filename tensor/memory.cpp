@@ -45,8 +45,8 @@ class Pool {
       return data;
     }
     if (!within_limit(block))
-      fail(ErrorCode::out_of_memory, "{}: {} more would pass the limit: {} in use of {}", to_string(d), in_words(block), in_words(stats_.live),
-           in_words(limit_));
+      fail(ErrorCode::out_of_memory, "{}: {} more would pass the limit: {} in use of {}", to_string(d), in_words(block),
+           in_words(stats_.live), in_words(limit_));
     // Held memory stays near the most that was ever live at once: half as much again for differing sizes, never more than the limit.
     std::size_t most = std::max(highest_live_, stats_.live + block);
     most += most / 2 + kSlack;
@@ -57,7 +57,8 @@ class Pool {
     if (api.allocate(d, given, &data)) {
       shrink(api, d, 0);
       if (const char* why = api.allocate(d, given, &data))
-        fail(ErrorCode::out_of_memory, "{}: no memory for {} more: {} in use ({})", to_string(d), in_words(block), in_words(stats_.live), why);
+        fail(ErrorCode::out_of_memory, "{}: no memory for {} more: {} in use ({})", to_string(d), in_words(block), in_words(stats_.live),
+             why);
     }
     enter(block);
     return data;

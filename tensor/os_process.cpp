@@ -105,6 +105,18 @@ void release_pages(void* data, std::size_t bytes) {
   ::munmap(data, (bytes + page - 1) / page * page);
 }
 
+void* allocate_stack(std::size_t bytes) {
+  const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t size = (bytes + page - 1) / page * page + page;
+  void* mapped = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  if (::mprotect(mapped, page, PROT_NONE) != 0) {
+    ::munmap(mapped, size);
+    return nullptr;
+  }
+  return static_cast<char*>(mapped) + page;
+}
+
 bool is_terminal(int fd) { return ::isatty(fd) == 1; }
 
 int terminal_columns(int fd) {
@@ -120,7 +132,8 @@ std::uint64_t peak_resident_bytes() { return 1024 * number_or(value_of(text_or_e
 std::uint64_t physical_memory_bytes() {
   std::uint64_t bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   for_each_cgroup("memory", [&](const std::string& folder) {
-    for (const char* name : {"/memory.max", "/memory.limit_in_bytes"}) bytes = std::min(bytes, number_or(text_or_empty(folder + name), bytes));
+    for (const char* name : {"/memory.max", "/memory.limit_in_bytes"})
+      bytes = std::min(bytes, number_or(text_or_empty(folder + name), bytes));
   });
   return bytes;
 }
@@ -130,11 +143,13 @@ int hardware_threads() {
     cpu_set_t mask;
     int n = ::sched_getaffinity(0, sizeof mask, &mask) == 0 ? CPU_COUNT(&mask) : static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
     const auto at_most = [&n](std::uint64_t quota, std::uint64_t period) {  // microseconds of processor time per period
-      if (quota > 0 && period > 0) n = static_cast<int>(std::min<std::uint64_t>(static_cast<std::uint64_t>(n), (quota + period - 1) / period));
+      if (quota > 0 && period > 0)
+        n = static_cast<int>(std::min<std::uint64_t>(static_cast<std::uint64_t>(n), (quota + period - 1) / period));
     };
     for_each_cgroup("cpu", [&](const std::string& folder) {
       const std::string both = text_or_empty(folder + "/cpu.max");  // "200000 100000" or "max 100000"
-      if (const std::size_t blank = both.find(' '); blank != std::string::npos) at_most(number_or(both, 0), number_or(both.substr(blank + 1), 0));
+      if (const std::size_t blank = both.find(' '); blank != std::string::npos)
+        at_most(number_or(both, 0), number_or(both.substr(blank + 1), 0));
       const std::string quota = text_or_empty(folder + "/cpu.cfs_quota_us");  // "-1": none
       at_most(number_or(quota, 0), number_or(text_or_empty(folder + "/cpu.cfs_period_us"), 0));
     });

@@ -27,7 +27,8 @@ void check(const char* message, Device d, const char* what) {
 
 template <class T>
 Tensor from_values(const std::vector<T>& values, Shape shape, Device device) {
-  require(shape.elements() == static_cast<std::int64_t>(values.size()), "from_host: {} values for shape {}", values.size(), to_string(shape));
+  require(shape.elements() == static_cast<std::int64_t>(values.size()), "from_host: {} values for shape {}", values.size(),
+          to_string(shape));
   const Tensor view = wrap(const_cast<T*>(values.data()), shape, DTypeOf<T>::value);
   return copy_to(view, device);
 }
@@ -48,7 +49,8 @@ Tensor Tensor::reshaped(Shape shape) const {
 
 Tensor Tensor::range(std::int64_t first, Shape shape) const {
   const std::int64_t count = static_cast<std::int64_t>(checked_bytes(shape, dtype_) / size_of(dtype_));
-  require(first >= 0 && first <= elements() && count <= elements() - first, "range: elements {} .. {} of a tensor of {}", first, first + count, elements());
+  require(first >= 0 && first <= elements() && count <= elements() - first, "range: elements {} .. {} of a tensor of {}", first,
+          first + count, elements());
   Tensor t = *this;
   t.shape_ = shape;
   if (data_) t.data_ = static_cast<std::byte*>(data_) + static_cast<std::size_t>(first) * size_of(dtype_);
@@ -79,8 +81,8 @@ Tensor copy_to(const Tensor& from, Device device) {
 }
 
 void copy(Tensor& to, const Tensor& from, void* stream) {
-  require(to.shape() == from.shape() && to.dtype() == from.dtype(), "copy: from {} {} to {} {} (wanted the same shape and type)", to_string(from.shape()),
-          name_of(from.dtype()), to_string(to.shape()), name_of(to.dtype()));
+  require(to.shape() == from.shape() && to.dtype() == from.dtype(), "copy: from {} {} to {} {} (wanted the same shape and type)",
+          to_string(from.shape()), name_of(from.dtype()), to_string(to.shape()), name_of(to.dtype()));
   if (to.bytes() == 0) return;
   require(from.raw() && to.raw(), "copy: the {} tensor is undefined", from.raw() ? "target" : "source");
   // A copy that touches a GPU is the business of that GPU's table.
