@@ -76,6 +76,9 @@ std::shared_ptr<void> try_lock(const std::string& path);
 void* allocate_pages(std::size_t bytes);
 void release_pages(void* data, std::size_t bytes);
 
+// Zeroed pages for a stack, kept for the life of the process, with an unreadable page below: running past the end stops at once. nullptr: none.
+void* allocate_stack(std::size_t bytes);
+
 bool is_terminal(int fd);
 int terminal_columns(int fd);           // 80 when unknown
 double wall_seconds();                  // monotonic
