@@ -5,11 +5,11 @@
 
 namespace vg {
 
-// scalars: (4) f32 on the device
-enum OptimScalar { kLearningRate = 0, kBias1 = 1, kBias2 = 2, kGradScale = 3 };  // kBias1 = 1 - beta1^t, kBias2 = 1 - beta2^t
+// scalars: (kOptimScalars) f32 on the device. kBias1 = 1 - beta1^t, kBias2 = 1 - beta2^t; beta1 is here because one-cycle schedules move it.
+enum OptimScalar { kLearningRate = 0, kBias1 = 1, kBias2 = 2, kGradScale = 3, kBeta1 = 4, kOptimScalars = 5 };
 
 struct AdamParams {
-  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.0f;
+  float beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.0f;
   bool decoupled = true;  // AdamW (Loshchilov, Hutter, arXiv:1711.05101); false: Adam with L2 in the gradient (Kingma, Ba, arXiv:1412.6980)
 };
 //   g = scale g [+ decay w]    m = beta1 m + (1 - beta1) g    v = beta2 v + (1 - beta2) g^2
@@ -17,10 +17,10 @@ struct AdamParams {
 VG_KERNEL(adam_step, Tensor& w, Tensor& m, Tensor& v, const Tensor& g, const Tensor& scalars, const AdamParams& p);
 
 struct SgdParams {
-  float momentum = 0.0f, weight_decay = 0.0f;
+  float weight_decay = 0.0f;
   bool nesterov = false;
 };
-//   g = scale g + decay w    m = momentum m + g    w = w - lr (nesterov ? g + momentum m : m)
+//   g = scale g + decay w    m = beta1 m + g    w = w - lr (nesterov ? g + beta1 m : m)        beta1: the momentum
 VG_KERNEL(sgd_step, Tensor& w, Tensor& m, const Tensor& g, const Tensor& scalars, const SgdParams& p);
 
 // out[0] = sum of x^2, in chunks of fixed size, then a fixed tree.                                          out: (1)  x: (P)
