@@ -9,6 +9,11 @@
 #include "tensor/random.h"
 #include "tensor/tensor.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+// A request beyond reason returns null, as without the sanitizer, instead of ending the program.
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+#endif
+
 namespace vg {
 namespace {
 

@@ -147,12 +147,15 @@ void expect_a_gpu() {
   const std::string why = message_of(ErrorCode::no_device, [] { parse_device("cuda:2"); });
   if (why.find("has 2") == std::string::npos) std::exit(3);
   const Device gpu{DeviceKind::cuda, 1};
-  const Tensor there = from_host(counting(33), {33}, gpu);
-  const Tensor moved = copy_to(copy_to(there, Device{DeviceKind::cuda, 0}), kSim);
-  EXPECT_EQ(to_host<float>(moved), counting(33));
-  EXPECT_EQ(to_host<float>(zeros({5}, DType::f32, gpu)), std::vector<float>(5, 0.0f));
-  EXPECT_EQ(memory_stats(gpu).live, block_bytes(132));
-  EXPECT_EQ(message_of(ErrorCode::no_device, [&] { device_properties(gpu); }), "cuda:1: no properties today");
+  {
+    const Tensor there = from_host(counting(33), {33}, gpu);
+    const Tensor moved = copy_to(copy_to(there, Device{DeviceKind::cuda, 0}), kSim);
+    EXPECT_EQ(to_host<float>(moved), counting(33));
+    EXPECT_EQ(to_host<float>(zeros({5}, DType::f32, gpu)), std::vector<float>(5, 0.0f));
+    EXPECT_EQ(memory_stats(gpu).live, block_bytes(132));
+    EXPECT_EQ(message_of(ErrorCode::no_device, [&] { device_properties(gpu); }), "cuda:1: no properties today");
+  }
+  EXPECT_EQ(memory_stats(gpu).live, 0u);
   std::exit(testing::Test::HasFailure() ? 1 : 0);
 }
 
