@@ -1,0 +1,331 @@
+// Instance and batch normalisation. Statistics: one read of x. Forward: one read, one write, with the activation. Backward: two reads of dy and x
+// (the sums must be known before the first dx), one write.
+#include "kernels/norm.h"
+
+#include "kernels/activation.cuh"
+#include "kernels/reduce.cuh"
+
+namespace vg {
+namespace VG_NS {
+
+// ---- statistics ----------------------------------------------------------------------------------------------------------------------------------
+
+// Count, mean and sum of squared deviations. Two sets merge without cancellation (Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm
+// for computing sample variances", 1979), which sum and sum of squares do not: a bright constant background would eat the variance.
+struct Moments {
+  float count, mean, m2;
+  __device__ void merge(const Moments& other) {
+    if (other.count == 0.0f) return;
+    const float total = count + other.count, share = other.count / total, d = other.mean - mean;
+    mean += d * share;
+    m2 += other.m2 + d * d * count * share;
+    count = total;
+  }
+};
+// The same for V channels, which have one count.
+template <int V>
+struct MomentsOf {
+  float count, mean[V], m2[V];
+  __device__ void merge(const MomentsOf& other) {
+    if (other.count == 0.0f) return;
+    const float total = count + other.count, share = other.count / total;
+    SIMT_UNROLL for (int j = 0; j < V; ++j) {
+      const float d = other.mean[j] - mean[j];
+      mean[j] += d * share;
+      m2[j] += other.m2[j] + d * d * count * share;
+    }
+    count = total;
+  }
+};
+
+// partial[n, c, chunk] = (mean, m2). A thread takes four rows at a time: four loads in flight, and one division for all of them.
+template <int V>
+__global__ __launch_bounds__(kThreads) void norm_moments_kernel(float2* __restrict__ partial, const float* __restrict__ x, int samples,
+                                                                std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
+  const Column c = column_of_thread<V>(channels);
+  const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
+  for (int n = blockIdx.z; n < samples; n += gridDim.z) {
+    MomentsOf<V> all{};
+    const float* column = x + n * voxels * channels + c.first;
+    std::int64_t r = c.active ? begin + c.row : end;
+    for (; r + 3 * c.rows < end; r += 4 * c.rows) {
+      Pack<V> row[4];
+      SIMT_UNROLL for (int k = 0; k < 4; ++k) row[k] = load<V>(column + (r + k * c.rows) * channels);
+      MomentsOf<V> four{4.0f, {}, {}};
+      SIMT_UNROLL for (int j = 0; j < V; ++j) {
+        const float mean = 0.25f * ((row[0].v[j] + row[1].v[j]) + (row[2].v[j] + row[3].v[j]));
+        four.mean[j] = mean;
+        SIMT_UNROLL for (int k = 0; k < 4; ++k) four.m2[j] += (row[k].v[j] - mean) * (row[k].v[j] - mean);
+      }
+      all.merge(four);
+    }
+    for (; r < end; r += c.rows) {
+      const Pack<V> row = load<V>(column + r * channels);
+      MomentsOf<V> one{1.0f, {}, {}};
+      SIMT_UNROLL for (int j = 0; j < V; ++j) one.mean[j] = row.v[j];
+      all.merge(one);
+    }
+    add_rows(all, c);
+    if (c.active && c.row == 0)
+      SIMT_UNROLL for (int j = 0; j < V; ++j) partial[(n * channels + c.first + j) * gridDim.x + blockIdx.x] =
+          float2{all.mean[j], all.m2[j]};
+  }
+}
+
+// One block per channel, one warp per sample: chunks of a sample, then (batch) the samples as a binary tree. Overwrites partial[n, c, 0].
+__global__ __launch_bounds__(kThreads) void norm_statistics_kernel(float* __restrict__ mean, float* __restrict__ rstd,
+                                                                   float2* __restrict__ partial, int samples, std::int64_t voxels,
+                                                                   std::int64_t chunk, int chunks, bool batch, float eps) {
+  const std::int64_t c = blockIdx.x, channels = gridDim.x;
+  const int lane = threadIdx.x % 32;
+  const float count = static_cast<float>(voxels);
+  for (int n = threadIdx.x / 32; n < samples; n += kThreads / 32) {
+    float2* own = partial + (n * channels + c) * chunks;
+    Moments all{};
+    for (int k = lane; k < chunks; k += 32) {
+      const std::int64_t left = voxels - k * chunk;
+      all.merge({static_cast<float>(left < chunk ? left : chunk), own[k].x, own[k].y});
+    }
+    SIMT_UNROLL for (int lanes = 16; lanes > 0; lanes /= 2) {
+      const Moments other{__shfl_down_sync(0xffffffffu, all.count, lanes), __shfl_down_sync(0xffffffffu, all.mean, lanes),
+                          __shfl_down_sync(0xffffffffu, all.m2, lanes)};
+      all.merge(other);
+    }
+    if (lane != 0) continue;
+    own[0] = float2{all.mean, all.m2};
+    if (!batch) {
+      mean[n * channels + c] = all.mean;
+      rstd[n * channels + c] = 1.0f / sqrtf(all.m2 / count + eps);
+    }
+  }
+  if (!batch) return;
+  const std::int64_t stride = channels * chunks;
+  float2* first = partial + c * chunks;
+  for (int step = 1; step < samples; step *= 2) {
+    __syncthreads();
+    for (int n = 2 * step * static_cast<int>(threadIdx.x); n + step < samples; n += 2 * step * kThreads) {
+      const int here = step, there = samples - (n + step) < step ? samples - (n + step) : step;  // samples in either branch
+      Moments a{here * count, first[n * stride].x, first[n * stride].y};
+      a.merge({there * count, first[(n + step) * stride].x, first[(n + step) * stride].y});
+      first[n * stride] = float2{a.mean, a.m2};
+    }
+  }
+  if (threadIdx.x == 0) {
+    mean[c] = first[0].x;
+    rstd[c] = 1.0f / sqrtf(first[0].y / (count * static_cast<float>(samples)) + eps);
+  }
+}
+
+void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x, const NormParams& p) {
+  const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
+  assert(mean.shape() == rstd.shape() && mean.shape()[1] == channels && (mean.shape()[0] == 1 || mean.shape()[0] == samples));
+  const float* in = x.data<float>();
+  const bool fours = in_fours(channels, in);
+  const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
+  float2* partial = ex.scratch->reserve<float2>(samples * channels * g.chunks);
+  const auto norm_moments_any = fours ? norm_moments_kernel<4> : norm_moments_kernel<1>;
+  VG_LAUNCH(ex, norm_moments_any, g.grid(samples), kThreads, 0, partial, in, static_cast<int>(samples), channels, voxels, g.chunk);
+  VG_LAUNCH(ex, norm_statistics_kernel, simt::blocks_for(channels, 1), kThreads, 0, mean.data<float>(), rstd.data<float>(), partial,
+            static_cast<int>(samples), voxels, g.chunk, static_cast<int>(g.chunks), mean.shape()[0] == 1, p.eps);
+}
+
+// ---- forward -------------------------------------------------------------------------------------------------------------------------------------
+
+// What normalises V channels of one sample; without gamma and beta: 1 and 0.
+template <int V>
+struct Affine {
+  float mean[V], rstd[V], gamma[V], beta[V];
+  __device__ Affine(const float* means, const float* rstds, const float* gammas, const float* betas, std::int64_t statistic,
+                    std::int64_t channel) {
+    SIMT_UNROLL for (int j = 0; j < V; ++j) {
+      mean[j] = means[statistic + channel + j];
+      rstd[j] = rstds[statistic + channel + j];
+      gamma[j] = gammas ? gammas[channel + j] : 1.0f;
+      beta[j] = betas ? betas[channel + j] : 0.0f;
+    }
+  }
+};
+
+// stride: from sample to sample in mean and rstd, 0 for batch statistics. y may be x.
+template <int V>
+__global__ __launch_bounds__(kThreads) void norm_apply_kernel(float* y, const float* x, const float* __restrict__ mean,
+                                                              const float* __restrict__ rstd, const float* __restrict__ gamma,
+                                                              const float* __restrict__ beta, std::int64_t stride, Activation f,
+                                                              int samples, std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
+  const Column c = column_of_thread<V>(channels);
+  if (!c.active) return;
+  const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
+  for (int n = blockIdx.z; n < samples; n += gridDim.z) {
+    const Affine<V> a(mean, rstd, gamma, beta, n * stride, c.first);
+    for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
+      const std::int64_t i = (n * voxels + r) * channels + c.first;
+      Pack<V> z = load<V>(x + i);
+      SIMT_UNROLL for (int j = 0; j < V; ++j) z.v[j] =
+          activate(f.kind, f.alpha, (z.v[j] - a.mean[j]) * (a.rstd[j] * a.gamma[j]) + a.beta[j]);
+      store<V>(y + i, z);
+    }
+  }
+}
+
+const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+
+void norm_apply(const Exec& ex, Tensor& y, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta,
+                const NormParams& p) {
+  const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
+  assert(y.shape() == x.shape() && p.activation.kind != ActivationKind::prelu);
+  const bool fours = in_fours(channels, y.data<float>(), x.data<float>());
+  const ColumnGrid g = column_grid(voxels, channels, fours);
+  const auto norm_apply_any = fours ? norm_apply_kernel<4> : norm_apply_kernel<1>;
+  VG_LAUNCH(ex, norm_apply_any, g.grid(samples), kThreads, 0, y.data<float>(), x.data<float>(), mean.data<float>(), rstd.data<float>(),
+            data_or_null(gamma), data_or_null(beta), mean.shape()[0] == 1 ? std::int64_t{0} : channels, p.activation,
+            static_cast<int>(samples), channels, voxels, g.chunk);
+}
+
+// ---- backward ------------------------------------------------------------------------------------------------------------------------------------
+
+// partial[0, n, c, chunk] = sum of dz, partial[1, n, c, chunk] = sum of dz h, with dz = dy f'(z).
+template <int V>
+__global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __restrict__ partial, const float* __restrict__ dy,
+                                                                      const float* __restrict__ x, const float* __restrict__ mean,
+                                                                      const float* __restrict__ rstd, const float* __restrict__ gamma,
+                                                                      const float* __restrict__ beta, std::int64_t stride, Activation f,
+                                                                      int samples, std::int64_t channels, std::int64_t voxels,
+                                                                      std::int64_t chunk) {
+  const Column c = column_of_thread<V>(channels);
+  const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
+  for (int n = blockIdx.z; n < samples; n += gridDim.z) {
+    Sums<2 * V> sum{};
+    if (c.active) {
+      const Affine<V> a(mean, rstd, gamma, beta, n * stride, c.first);
+      for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
+        const std::int64_t i = (n * voxels + r) * channels + c.first;
+        const Pack<V> xs = load<V>(x + i), g = load<V>(dy + i);
+        SIMT_UNROLL for (int j = 0; j < V; ++j) {
+          const float h = (xs.v[j] - a.mean[j]) * a.rstd[j];
+          const float dz = g.v[j] * activate_slope(f.kind, f.alpha, h * a.gamma[j] + a.beta[j]);
+          sum.v[j] += dz;
+          sum.v[V + j] += dz * h;
+        }
+      }
+    }
+    add_rows(sum, c);
+    if (c.active && c.row == 0) {
+      const std::int64_t second = static_cast<std::int64_t>(samples) * channels * gridDim.x;
+      SIMT_UNROLL for (int j = 0; j < V; ++j) {
+        float* own = partial + (n * channels + c.first + j) * gridDim.x + blockIdx.x;
+        own[0] = sum.v[j];
+        own[second] = sum.v[V + j];
+      }
+    }
+  }
+}
+
+// sum_dz, sum_dzh: (N, C) or (1, C) with stride 0; null when mean and rstd are constants. count: voxels in each sum. dx may be dy's memory.
+template <int V>
+__global__ __launch_bounds__(kThreads) void norm_backward_kernel(float* dx, const float* dy, const float* __restrict__ x,
+                                                                 const float* __restrict__ mean, const float* __restrict__ rstd,
+                                                                 const float* __restrict__ gamma, const float* __restrict__ beta,
+                                                                 std::int64_t stride, const float* __restrict__ sum_dz,
+                                                                 const float* __restrict__ sum_dzh, float count, Activation f, float keep,
+                                                                 int samples, std::int64_t channels, std::int64_t voxels,
+                                                                 std::int64_t chunk) {
+  const Column c = column_of_thread<V>(channels);
+  if (!c.active) return;
+  const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
+  for (int n = blockIdx.z; n < samples; n += gridDim.z) {
+    const Affine<V> a(mean, rstd, gamma, beta, n * stride, c.first);
+    Pack<V> mean_dz{}, mean_dzh{};
+    if (sum_dz) {
+      SIMT_UNROLL for (int j = 0; j < V; ++j) {
+        mean_dz.v[j] = sum_dz[n * stride + c.first + j] / count;
+        mean_dzh.v[j] = sum_dzh[n * stride + c.first + j] / count;
+      }
+    }
+    for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
+      const std::int64_t i = (n * voxels + r) * channels + c.first;
+      const Pack<V> xs = load<V>(x + i);
+      Pack<V> g = load<V>(dy + i);
+      SIMT_UNROLL for (int j = 0; j < V; ++j) {
+        const float h = (xs.v[j] - a.mean[j]) * a.rstd[j];
+        const float dz = g.v[j] * activate_slope(f.kind, f.alpha, h * a.gamma[j] + a.beta[j]);
+        g.v[j] = a.rstd[j] * a.gamma[j] * (dz - mean_dz.v[j] - h * mean_dzh.v[j]);
+      }
+      store<V>(dx + i, g, keep);
+    }
+  }
+}
+
+void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Grad& dbeta, const Tensor& dy, const Tensor& x,
+                   const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const NormParams& p) {
+  const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
+  assert(dy.shape() == x.shape() && p.activation.kind != ActivationKind::prelu);
+  const bool batch = mean.shape()[0] == 1, coupled = dx.wanted() && !p.constant;  // coupled: every dx depends on all dy of its channel
+  const std::int64_t stride = batch ? 0 : channels;
+  const float *g = dy.data<float>(), *in = x.data<float>(), *gammas = data_or_null(gamma), *betas = data_or_null(beta);
+  float* out = dx.wanted() ? dx.data() : nullptr;
+  const bool fours = in_fours(channels, out, g, in);
+
+  const float *sum_dz = nullptr, *sum_dzh = nullptr;
+  if (coupled || dgamma.wanted() || dbeta.wanted()) {
+    const ColumnGrid grid = column_grid(voxels, channels, fours, kMaxChunks);
+    const std::int64_t partials = samples * channels * grid.chunks;
+    float* partial = ex.scratch->reserve<float>(2 * partials + 2 * samples * channels + 2 * channels);
+    float *sample = partial + 2 * partials, *total = sample + 2 * samples * channels;
+    const auto norm_backward_sums_any = fours ? norm_backward_sums_kernel<4> : norm_backward_sums_kernel<1>;
+    VG_LAUNCH(ex, norm_backward_sums_any, grid.grid(samples), kThreads, 0, partial, g, in, mean.data<float>(), rstd.data<float>(), gammas,
+              betas, stride, p.activation, static_cast<int>(samples), channels, voxels, grid.chunk);
+    sum_partials(ex, partial, samples, channels, grid.chunks, sample, total, dbeta.wanted() ? dbeta.data() : nullptr, dbeta.beta);
+    sum_partials(ex, partial + partials, samples, channels, grid.chunks, sample + samples * channels, total + channels,
+                 dgamma.wanted() ? dgamma.data() : nullptr, dgamma.beta);
+    if (coupled) {
+      sum_dz = batch ? total : sample;
+      sum_dzh = batch ? total + channels : sample + samples * channels;
+    }
+  }
+  if (!out) return;
+  const ColumnGrid grid = column_grid(voxels, channels, fours);
+  const auto norm_backward_any = fours ? norm_backward_kernel<4> : norm_backward_kernel<1>;
+  VG_LAUNCH(ex, norm_backward_any, grid.grid(samples), kThreads, 0, out, g, in, mean.data<float>(), rstd.data<float>(), gammas, betas,
+            stride, sum_dz, sum_dzh, static_cast<float>(batch ? samples * voxels : voxels), p.activation, dx.beta,
+            static_cast<int>(samples), channels, voxels, grid.chunk);
+}
+
+// ---- running statistics: a handful of numbers ----------------------------------------------------------------------------------------------------
+
+__global__ __launch_bounds__(kThreads) void norm_update_running_kernel(float* __restrict__ running_mean, float* __restrict__ running_var,
+                                                                       const float* __restrict__ mean, const float* __restrict__ rstd,
+                                                                       float momentum, float eps, float unbias, std::int64_t channels) {
+  for (std::int64_t c = flat_begin<1>(); c < channels; c += flat_step<1>()) {
+    const float var = 1.0f / (rstd[c] * rstd[c]) - eps;
+    running_mean[c] = (1.0f - momentum) * running_mean[c] + momentum * mean[c];
+    running_var[c] = (1.0f - momentum) * running_var[c] + momentum * unbias * (var > 0.0f ? var : 0.0f);
+  }
+}
+
+void norm_update_running(const Exec& ex, Tensor& running_mean, Tensor& running_var, const Tensor& mean, const Tensor& rstd,
+                         const RunningParams& p) {
+  const std::int64_t channels = running_mean.elements();
+  const double count = static_cast<double>(p.count), unbias = p.count > 1 ? count / (count - 1.0) : 1.0;
+  VG_LAUNCH(ex, norm_update_running_kernel, flat_blocks(channels, false), kThreads, 0, running_mean.data<float>(),
+            running_var.data<float>(), mean.data<float>(), rstd.data<float>(), p.momentum, p.eps, static_cast<float>(unbias), channels);
+}
+
+__global__ __launch_bounds__(kThreads) void norm_rstd_kernel(float* __restrict__ rstd, const float* __restrict__ var, float eps,
+                                                             std::int64_t channels) {
+  for (std::int64_t c = flat_begin<1>(); c < channels; c += flat_step<1>()) rstd[c] = 1.0f / sqrtf(var[c] + eps);
+}
+
+void norm_rstd(const Exec& ex, Tensor& rstd, const Tensor& var, const RunningParams& p) {
+  const std::int64_t channels = var.elements();
+  VG_LAUNCH(ex, norm_rstd_kernel, flat_blocks(channels, false), kThreads, 0, rstd.data<float>(), var.data<float>(), p.eps, channels);
+}
+
+}  // namespace VG_NS
+
+VG_DEVICE_IMPL(norm_statistics);
+VG_DEVICE_IMPL(norm_apply);
+VG_DEVICE_IMPL(norm_backward);
+VG_DEVICE_IMPL(norm_update_running);
+VG_DEVICE_IMPL(norm_rstd);
+
+}  // namespace vg
