@@ -6,6 +6,7 @@
 #include <array>
 
 #include "layers/attributes.h"
+#include "layers/json.h"
 
 namespace vg {
 namespace {
@@ -245,28 +246,16 @@ Json to_json(const UnetConfig& c) {
 
 UnetConfig unet_config_from_json(const Json& j, const std::string& where) {
   UnetConfig c;
-  if (!j.is_object()) fail(ErrorCode::bad_file, "{}: wanted an object, found {}", where, j.type_name());
-  // The defaults as JSON say which keys exist and of what kind they are.
-  const Json defaults = to_json(c);
-  for (const auto& item : j.items()) {
-    if (!defaults.contains(item.key())) fail(ErrorCode::bad_file, "{}: unknown key \"{}\"", where, item.key());
-    const Json& sample = defaults[item.key()];
-    const bool fits = sample.is_number_integer() ? item.value().is_number_integer() : sample.is_number() ? item.value().is_number() : sample.type() == item.value().type();
-    if (!fits) fail(ErrorCode::bad_file, "{}: \"{}\" is {}, wanted something like {}", where, item.key(), item.value().dump(), sample.dump());
-  }
-  Json all = defaults;
-  all.update(j);
-  if (all["network"] != "unet") fail(ErrorCode::bad_file, "{}: network is {}, wanted \"unet\"", where, all["network"].dump());
+  JsonFields f(j, where);
+  if (f.has("network") && f.get<std::string>("network") != "unet") fail(ErrorCode::bad_file, "{}: network is {}, wanted \"unet\"", where, f.json("network").dump());
+  f.get_to("spatial_dims", c.spatial_dims), f.get_to("in_channels", c.in_channels), f.get_to("classes", c.classes), f.get_to("style", c.style);
+  f.get_to("features", c.features), f.get_to("kernels", c.kernels), f.get_to("strides", c.strides), f.get_to("convs_per_stage", c.convs_per_stage);
+  f.get_to("norm", c.norm), f.get_to("norm_affine", c.norm_affine), f.get_to("activation", c.activation);
+  f.get_to("activation_alpha", c.activation_alpha), f.get_to("residual_units", c.residual_units), f.get_to("upsampling", c.upsampling);
+  f.get_to("deep_supervision", c.deep_supervision);
+  f.done();
   try {
-    c.spatial_dims = all["spatial_dims"], c.in_channels = all["in_channels"], c.classes = all["classes"], c.style = all["style"];
-    c.features = all["features"].get<std::vector<int>>();
-    c.kernels = all["kernels"].get<std::vector<std::vector<int>>>(), c.strides = all["strides"].get<std::vector<std::vector<int>>>();
-    c.convs_per_stage = all["convs_per_stage"], c.norm = all["norm"], c.norm_affine = all["norm_affine"], c.activation = all["activation"];
-    c.activation_alpha = all["activation_alpha"], c.residual_units = all["residual_units"], c.upsampling = all["upsampling"];
-    c.deep_supervision = all["deep_supervision"];
     check(c);
-  } catch (const Json::exception& e) {
-    fail(ErrorCode::bad_file, "{}: {}", where, e.what());
   } catch (const Error& e) {
     fail(ErrorCode::bad_file, "{}: {}", where, e.what());
   }
