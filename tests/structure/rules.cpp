@@ -127,6 +127,7 @@ Complaints check_includes(const std::string& path, const std::string& text) {
       if (kKnows.contains(target)) complaints.push_back(fmt::format("{}:{}: <{}> is ours: use quotes", path, include.line, include.name));
       continue;
     }
+    if (target == "hwy") continue;  // as Highway quotes its own headers, everywhere
     if (!kKnows.contains(target))
       complaints.push_back(fmt::format("{}:{}: \"{}\" is not rooted at the repository", path, include.line, include.name));
     else if (target != folder && !mine->second.contains(target))
@@ -162,9 +163,9 @@ Complaints check_form(const std::string& path, const std::string& text) {
   std::size_t first = 0;
   if (first < lines.size() && lines[first].starts_with("#!")) ++first;
   std::size_t opening = 0;  // characters of the comment at the top
-  const std::string mark = is_cpp(path) ? "//" : path.ends_with(".py") ? "\"\"\"" : "#";
-  if (first < lines.size() && (lines[first].starts_with(mark) || (path.ends_with(".py") && lines[first].starts_with("#"))))
-    opening = lines[first].size();
+  const std::string comment = is_cpp(path) ? "//" : "#", mark = path.ends_with(".py") ? "\"\"\"" : comment;
+  for (; first < lines.size() && (lines[first].starts_with(mark) || lines[first].starts_with(comment)); ++first)
+    opening += lines[first].size();
   if (opening < 30) complaints.push_back(fmt::format("{}: no opening comment that says what it is and why", path));
   // Highway's -inl.h files are read once per instruction set, on purpose.
   const bool header = (path.ends_with(".h") || path.ends_with(".cuh")) && !path.ends_with("-inl.h");
