@@ -23,11 +23,13 @@ Json parse_json(std::string_view text, const std::string& where) {
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
     if (event == Json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
-      fail(ErrorCode::bad_file, "{}: the key {} is given twice", where, shortened(parsed.dump(-1, ' ', true, Json::error_handler_t::replace)));
+      fail(ErrorCode::bad_file, "{}: the key {} is given twice", where,
+           shortened(parsed.dump(-1, ' ', true, Json::error_handler_t::replace)));
     return true;
   };
   // The library takes a NUL byte for the end of the text.
-  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) fail(ErrorCode::bad_file, "{}: not JSON: NUL at byte {}", where, nul);
+  if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos)
+    fail(ErrorCode::bad_file, "{}: not JSON: NUL at byte {}", where, nul);
   try {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const Json::exception& e) {
@@ -58,7 +60,8 @@ void JsonFields::done() const {
 }
 
 void JsonFields::refuse(const std::string& key, const char* wanted, const Json& found) const {
-  fail(ErrorCode::bad_file, "{}: \"{}\" is {}, wanted {}", where_, key, shortened(found.dump(-1, ' ', true, Json::error_handler_t::replace)), wanted);
+  fail(ErrorCode::bad_file, "{}: \"{}\" is {}, wanted {}", where_, key,
+       shortened(found.dump(-1, ' ', true, Json::error_handler_t::replace)), wanted);
 }
 
 }  // namespace vg

@@ -37,9 +37,9 @@ class JsonFields {
   void get_to(const std::string& key, T& value) {
     if (has(key)) value = convert<T>(object_.at(key), key);
   }
-  const Json& json(const std::string& key);                              // any type; missing: throws
-  void ignore(const std::string& key) { known_.insert(key); }            // known, and of no use here
-  void done() const;                                                     // throws bad_file naming the first unknown member and the known ones
+  const Json& json(const std::string& key);                    // any type; missing: throws
+  void ignore(const std::string& key) { known_.insert(key); }  // known, and of no use here
+  void done() const;                                           // throws bad_file naming the first unknown member and the known ones
   const std::string& where() const { return where_; }
 
  private:
@@ -49,7 +49,8 @@ class JsonFields {
     if constexpr (std::is_same_v<T, bool>) {
       if (!j.is_boolean()) refuse(key, "true or false", j);
     } else if constexpr (std::is_integral_v<T>) {
-      if (!j.is_number_integer() || (j.is_number_unsigned() && j.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<T>::max())) ||
+      if (!j.is_number_integer() ||
+          (j.is_number_unsigned() && j.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<T>::max())) ||
           (!j.is_number_unsigned() && j.get<std::int64_t>() < static_cast<std::int64_t>(std::numeric_limits<T>::min())))
         refuse(key, "an integer in range", j);
     } else if constexpr (std::is_floating_point_v<T>) {

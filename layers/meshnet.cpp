@@ -56,14 +56,23 @@ Graph meshnet(const MeshnetConfig& c) {
 }
 
 Json to_json(const MeshnetConfig& c) {
-  return {{"network", "meshnet"}, {"in_channels", c.in_channels}, {"classes", c.classes}, {"channels", c.channels}, {"dilations", c.dilations},
-          {"activation", c.activation}, {"activation_alpha", c.activation_alpha}, {"norm", c.norm}, {"norm_affine", c.norm_affine}, {"bias", c.bias}};
+  return {{"network", "meshnet"},
+          {"in_channels", c.in_channels},
+          {"classes", c.classes},
+          {"channels", c.channels},
+          {"dilations", c.dilations},
+          {"activation", c.activation},
+          {"activation_alpha", c.activation_alpha},
+          {"norm", c.norm},
+          {"norm_affine", c.norm_affine},
+          {"bias", c.bias}};
 }
 
 MeshnetConfig meshnet_config_from_json(const Json& j, const std::string& where) {
   MeshnetConfig c;
   JsonFields f(j, where);
-  if (f.get<std::string>("network") != "meshnet") fail(ErrorCode::bad_file, "{}: network is {}, wanted \"meshnet\"", where, j["network"].dump());
+  if (f.get<std::string>("network") != "meshnet")
+    fail(ErrorCode::bad_file, "{}: network is {}, wanted \"meshnet\"", where, j["network"].dump());
   f.get_to("in_channels", c.in_channels);
   f.get_to("classes", c.classes);
   f.get_to("channels", c.channels);

@@ -13,7 +13,8 @@ namespace {
 using Tensors = std::vector<std::pair<std::string, Tensor>>;
 using NamedShapes = std::vector<std::pair<std::string, Shape>>;
 
-constexpr const char* kKeys[] = {"vg.format", "vg.graph", "vg.recipe", "vg.labels", "vg.calibration", "vg.licence", "vg.provenance", "vg.sha256"};
+constexpr const char* kKeys[] = {"vg.format",      "vg.graph",   "vg.recipe",     "vg.labels",
+                                 "vg.calibration", "vg.licence", "vg.provenance", "vg.sha256"};
 bool known_key(const std::string& key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
 
 const char* file_name_of(DType t) {
@@ -88,7 +89,8 @@ void check_weights(const NamedShapes& wanted, const Tensors& found, const std::s
       continue;
     }
     const Tensor& t = *at->second;
-    if (t.shape() != shape) fail(ErrorCode::bad_file, "{}: tensor \"{}\" is {}, the network wants {}", where, name, to_string(t.shape()), to_string(shape));
+    if (t.shape() != shape)
+      fail(ErrorCode::bad_file, "{}: tensor \"{}\" is {}, the network wants {}", where, name, to_string(t.shape()), to_string(shape));
     if (t.dtype() == DType::i32 || t.dtype() == DType::u8)
       fail(ErrorCode::bad_file, "{}: tensor \"{}\" is {}, the network wants floating point numbers", where, name, name_of(t.dtype()));
     by_name.erase(at);
@@ -96,8 +98,9 @@ void check_weights(const NamedShapes& wanted, const Tensors& found, const std::s
   for (const auto& [name, t] : found)
     if (by_name.count(name)) unexpected.push_back(name);
   if (missing.empty() && unexpected.empty()) return;
-  fail(ErrorCode::bad_file, "{}: the tensors do not belong to this network: {}{}{}", where, missing.empty() ? "" : "missing " + list(missing),
-       missing.empty() || unexpected.empty() ? "" : ", ", unexpected.empty() ? "" : "unexpected " + list(unexpected));
+  fail(ErrorCode::bad_file, "{}: the tensors do not belong to this network: {}{}{}", where,
+       missing.empty() ? "" : "missing " + list(missing), missing.empty() || unexpected.empty() ? "" : ", ",
+       unexpected.empty() ? "" : "unexpected " + list(unexpected));
 }
 
 NamedShapes shapes_of(const Graph& g) {
@@ -121,9 +124,12 @@ Json object_member(const std::map<std::string, std::string>& metadata, const cha
 // "1" or "1.N"
 void check_version(const std::string& text, const std::string& path, std::vector<std::string>& warnings) {
   const std::size_t dot = text.find('.');
-  const auto number = [](const std::string& t) { return !t.empty() && t.size() < 9 && t.find_first_not_of("0123456789") == std::string::npos; };
+  const auto number = [](const std::string& t) {
+    return !t.empty() && t.size() < 9 && t.find_first_not_of("0123456789") == std::string::npos;
+  };
   const std::string major = text.substr(0, dot), minor = dot == std::string::npos ? "0" : text.substr(dot + 1);
-  if (!number(major) || !number(minor)) fail(ErrorCode::bad_file, "{}: vg.format is \"{}\", wanted a version such as \"1\"", path, text.substr(0, 40));
+  if (!number(major) || !number(minor))
+    fail(ErrorCode::bad_file, "{}: vg.format is \"{}\", wanted a version such as \"1\"", path, text.substr(0, 40));
   if (major != "1") fail(ErrorCode::bad_file, "{}: model file version {}, this program reads version 1", path, text);
   if (minor != "0") warnings.push_back(fmt::format("{}: written by a later version ({}) of the program", path, text));
 }
@@ -152,7 +158,8 @@ Model read_model(const std::string& path) {
   check_version(file.metadata.at("vg.format"), path, m.warnings);
   // The hash comes first: of a damaged file nothing else is worth saying.
   const std::string &stored = member(file.metadata, "vg.sha256", path), computed = hash_of(file.metadata, file.tensors);
-  if (stored != computed) fail(ErrorCode::bad_file, "{}: damaged: SHA-256 of the content is {}, the file says {}", path, computed, stored.substr(0, 80));
+  if (stored != computed)
+    fail(ErrorCode::bad_file, "{}: damaged: SHA-256 of the content is {}, the file says {}", path, computed, stored.substr(0, 80));
 
   m.graph = graph_from_json(parse_json(member(file.metadata, "vg.graph", path), path + ": vg.graph"), path + ": vg.graph");
   m.recipe = object_member(file.metadata, "vg.recipe", path);
@@ -184,7 +191,8 @@ void write_model(const std::string& path, const Model& model) {
     check_labels(model, path);
     const Json labels = to_json(model.labels), graph = to_json(model.graph);
     labels_from_json(labels, "vg.labels"), graph_from_json(graph, "vg.graph");
-    for (const Json* j : {&model.recipe, &model.calibration, &model.provenance}) require(j->is_object(), "{}: recipe, calibration and provenance are objects", path);
+    for (const Json* j : {&model.recipe, &model.calibration, &model.provenance})
+      require(j->is_object(), "{}: recipe, calibration and provenance are objects", path);
     put("vg.format", "1");
     put("vg.graph", graph.dump());
     put("vg.labels", labels.dump());

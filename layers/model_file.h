@@ -13,7 +13,8 @@ namespace vg {
 // A safetensors file: named tensors and a map of strings. Reading checks everything before it is believed (every byte covered exactly once,
 // offsets, sizes, duplicate names, header limit 100 MB, nesting); errors are bad_file and open with the path.
 struct Safetensors {
-  std::vector<std::pair<std::string, Tensor>> tensors;  // in file order, on the cpu; f32, bf16, f16, i32, u8 (F64 and I64 are converted; others refused)
+  std::vector<std::pair<std::string, Tensor>>
+      tensors;  // in file order, on the cpu; f32, bf16, f16, i32, u8 (F64 and I64 are converted; others refused)
   std::map<std::string, std::string> metadata;
   const Tensor* find(const std::string& name) const;
 };
@@ -28,11 +29,11 @@ std::vector<std::size_t> safetensors_order(const std::vector<std::pair<std::stri
 
 // One class of a model: what the network's channel means.
 struct LabelInfo {
-  int id = 0;                 // the label written to files (a FreeSurfer id)
+  int id = 0;  // the label written to files (a FreeSurfer id)
   std::string name;
   int rgb[3] = {0, 0, 0};
-  int pair = -1;              // class index of the other hemisphere's structure, -1: none
-  std::vector<int> merged;    // all ids that this class stands for, when left and right are one class
+  int pair = -1;            // class index of the other hemisphere's structure, -1: none
+  std::vector<int> merged;  // all ids that this class stands for, when left and right are one class
 };
 
 // Version 1, as metadata of the safetensors file (texts; all but the first and the last are JSON or prose):
@@ -48,15 +49,15 @@ struct Model {
   Graph graph;
   std::vector<std::pair<std::string, Tensor>> weights;  // PyTorch names and layout, cpu
   std::vector<LabelInfo> labels;
-  Json recipe = Json::object();       // infer/recipe.h gives it meaning
+  Json recipe = Json::object();  // infer/recipe.h gives it meaning
   Json calibration = Json::object();
   std::string licence;
   Json provenance = Json::object();
   // Self-test: golden.input (N, C, D, H, W) and golden.logits (N, O, D, H, W) for the weights as they stand here (before any permutation).
   std::vector<std::pair<std::string, Tensor>> golden;
-  std::map<std::string, std::string> other;            // metadata with other keys
-  std::vector<std::pair<std::string, Tensor>> extra;   // "state.*": optimizer moments of a checkpoint
-  std::vector<std::string> warnings;                   // of reading; never written
+  std::map<std::string, std::string> other;           // metadata with other keys
+  std::vector<std::pair<std::string, Tensor>> extra;  // "state.*": optimizer moments of a checkpoint
+  std::vector<std::string> warnings;                  // of reading; never written
 };
 // Throws bad_file: no "vg.format", unknown major version, hash missing or different, missing or unexpected tensors, wrong shapes.
 Model read_model(const std::string& path);

@@ -39,12 +39,14 @@ struct FileType {
   DType dtype;
 };
 constexpr FileType kFileTypes[] = {
-    {"F32", 32, true, DType::f32},         {"F16", 16, true, DType::f16},         {"BF16", 16, true, DType::bf16},      {"I32", 32, true, DType::i32},
-    {"U8", 8, true, DType::u8},            {"F64", 64, true, DType::f32},         {"I64", 64, true, DType::i32},        {"BOOL", 8, false, DType::u8},
-    {"F4", 4, false, DType::u8},           {"F6_E2M3", 6, false, DType::u8},      {"F6_E3M2", 6, false, DType::u8},     {"I8", 8, false, DType::u8},
-    {"F8_E5M2", 8, false, DType::u8},      {"F8_E4M3", 8, false, DType::u8},      {"F8_E8M0", 8, false, DType::u8},     {"F8_E4M3FNUZ", 8, false, DType::u8},
-    {"F8_E5M2FNUZ", 8, false, DType::u8},  {"I16", 16, false, DType::u8},         {"U16", 16, false, DType::u8},        {"U32", 32, false, DType::u8},
-    {"C64", 64, false, DType::u8},         {"U64", 64, false, DType::u8}};
+    {"F32", 32, true, DType::f32},        {"F16", 16, true, DType::f16},        {"BF16", 16, true, DType::bf16},
+    {"I32", 32, true, DType::i32},        {"U8", 8, true, DType::u8},           {"F64", 64, true, DType::f32},
+    {"I64", 64, true, DType::i32},        {"BOOL", 8, false, DType::u8},        {"F4", 4, false, DType::u8},
+    {"F6_E2M3", 6, false, DType::u8},     {"F6_E3M2", 6, false, DType::u8},     {"I8", 8, false, DType::u8},
+    {"F8_E5M2", 8, false, DType::u8},     {"F8_E4M3", 8, false, DType::u8},     {"F8_E8M0", 8, false, DType::u8},
+    {"F8_E4M3FNUZ", 8, false, DType::u8}, {"F8_E5M2FNUZ", 8, false, DType::u8}, {"I16", 16, false, DType::u8},
+    {"U16", 16, false, DType::u8},        {"U32", 32, false, DType::u8},        {"C64", 64, false, DType::u8},
+    {"U64", 64, false, DType::u8}};
 
 const FileType* file_type(const std::string& name) {
   const auto found = std::find_if(std::begin(kFileTypes), std::end(kFileTypes), [&](const FileType& t) { return name == t.name; });
@@ -81,7 +83,8 @@ class HeaderReader final : public nlohmann::json_sax<Json> {
     if (place_ == Place::tensor) {
       for (const char* field : {"dtype", "shape", "data_offsets"})
         if (!fields_.count(field)) bad("tensor `{}`: missing field `{}`", shortened(header_.entries.back().name), field);
-      if (header_.entries.back().offsets.size() != 2) bad("tensor `{}`: data_offsets wants two numbers", shortened(header_.entries.back().name));
+      if (header_.entries.back().offsets.size() != 2)
+        bad("tensor `{}`: data_offsets wants two numbers", shortened(header_.entries.back().name));
     }
     place_ = Place::top;
     return true;
@@ -187,14 +190,16 @@ void check_layout(Header& h, std::uint64_t data_bytes, const std::string& where)
     const FileType* type = file_type(e.dtype);
     if (!type) fail(ErrorCode::bad_file, "{}: tensor `{}`: unknown dtype `{}`", where, shortened(e.name), shortened(e.dtype));
     if (e.offsets[0] != at || e.offsets[1] < at)
-      fail(ErrorCode::bad_file, "{}: invalid offset for tensor `{}`: {} .. {} (wanted to begin at {})", where, shortened(e.name), e.offsets[0], e.offsets[1], at);
+      fail(ErrorCode::bad_file, "{}: invalid offset for tensor `{}`: {} .. {} (wanted to begin at {})", where, shortened(e.name),
+           e.offsets[0], e.offsets[1], at);
     std::uint64_t bits = static_cast<std::uint64_t>(type->bits);
     for (const std::uint64_t extent : e.shape)
       if (__builtin_mul_overflow(bits, extent, &bits) || extent > std::numeric_limits<std::int64_t>::max())
-        fail(ErrorCode::bad_file, "{}: tensor `{}`: overflow computing buffer size from shape and/or element type", where, shortened(e.name));
+        fail(ErrorCode::bad_file, "{}: tensor `{}`: overflow computing buffer size from shape and/or element type", where,
+             shortened(e.name));
     if (bits % 8 || bits / 8 != e.offsets[1] - e.offsets[0])
-      fail(ErrorCode::bad_file, "{}: tensor `{}`: invalid shape, data type, or offset for tensor: {} bytes for {} bits", where, shortened(e.name),
-           e.offsets[1] - e.offsets[0], bits);
+      fail(ErrorCode::bad_file, "{}: tensor `{}`: invalid shape, data type, or offset for tensor: {} bytes for {} bits", where,
+           shortened(e.name), e.offsets[1] - e.offsets[0], bits);
     at = e.offsets[1];
   }
   if (at != data_bytes) fail(ErrorCode::bad_file, "{}: incomplete metadata, file not fully covered: {} bytes of {}", where, at, data_bytes);
@@ -205,7 +210,8 @@ std::uint64_t header_length(const std::byte* first8, std::uint64_t file_bytes, c
   if (file_bytes < 8) fail(ErrorCode::bad_file, "{}: header too small: {} bytes (wanted at least 8)", where, file_bytes);
   std::uint64_t n;
   std::memcpy(&n, first8, 8);
-  if (n > kMaxHeader) fail(ErrorCode::bad_file, "{}: header too large: {} bytes (wanted at most {}); not a safetensors file?", where, n, kMaxHeader);
+  if (n > kMaxHeader)
+    fail(ErrorCode::bad_file, "{}: header too large: {} bytes (wanted at most {}); not a safetensors file?", where, n, kMaxHeader);
   if (n > file_bytes - 8) fail(ErrorCode::bad_file, "{}: invalid header length: {} bytes in a file of {}", where, n, file_bytes);
   return n;
 }
@@ -223,7 +229,8 @@ Header parse_header(std::string_view text, std::uint64_t file_bytes, const std::
 }
 
 Shape shape_of(const Entry& e, const std::string& where) {
-  if (e.shape.size() > kMaxRank) fail(ErrorCode::unsupported, "{}: tensor `{}`: rank {} (at most {})", where, shortened(e.name), e.shape.size(), kMaxRank);
+  if (e.shape.size() > kMaxRank)
+    fail(ErrorCode::unsupported, "{}: tensor `{}`: rank {} (at most {})", where, shortened(e.name), e.shape.size(), kMaxRank);
   const auto x = [&](std::size_t i) { return static_cast<std::int64_t>(e.shape[i]); };
   switch (e.shape.size()) {
     case 0: return {};
@@ -255,7 +262,9 @@ Safetensors load(Header h, const ReadBytes& read, const std::string& where) {
   s.metadata = std::move(h.metadata);
   for (const Entry& e : h.entries) {
     const FileType& type = *file_type(e.dtype);
-    if (!type.readable) fail(ErrorCode::unsupported, "{}: tensor `{}`: dtype {} is not read (F32, F16, BF16, F64, I32, I64 and U8 are)", where, shortened(e.name), e.dtype);
+    if (!type.readable)
+      fail(ErrorCode::unsupported, "{}: tensor `{}`: dtype {} is not read (F32, F16, BF16, F64, I32, I64 and U8 are)", where,
+           shortened(e.name), e.dtype);
     Tensor t(shape_of(e, where), type.dtype, kCpu);
     if (e.dtype == "F64") {
       read_converted<double>(read, e.offsets[0], t.data<float>(), t.elements(), [](double v) { return static_cast<float>(v); });
@@ -279,7 +288,8 @@ Header read_header(os::InputFile& file) {
   if (file.read(first, std::min<std::uint64_t>(8, file.size())) != std::min<std::uint64_t>(8, file.size()))
     fail(ErrorCode::bad_file, "{}: the file became shorter while it was read", file.path());
   std::string text(header_length(first, file.size(), file.path()), '\0');
-  if (file.read(text.data(), text.size()) != text.size()) fail(ErrorCode::bad_file, "{}: the file became shorter while it was read", file.path());
+  if (file.read(text.data(), text.size()) != text.size())
+    fail(ErrorCode::bad_file, "{}: the file became shorter while it was read", file.path());
   return parse_header(text, file.size(), file.path());
 }
 
@@ -292,7 +302,8 @@ std::string quoted(const std::string& text, const char* what) {
   try {
     return Json(text).dump();
   } catch (const Json::exception&) {
-    fail(ErrorCode::invalid_argument, "safetensors: the {} \"{}\" is not UTF-8", what, Json(shortened(text)).dump(-1, ' ', true, Json::error_handler_t::replace));
+    fail(ErrorCode::invalid_argument, "safetensors: the {} \"{}\" is not UTF-8", what,
+         Json(shortened(text)).dump(-1, ' ', true, Json::error_handler_t::replace));
   }
 }
 
@@ -326,7 +337,8 @@ Safetensors parse_safetensors(std::span<const std::byte> bytes, const std::strin
   const std::uint64_t n = header_length(bytes.data(), bytes.size(), where);
   Header h = parse_header({reinterpret_cast<const char*>(bytes.data()) + 8, n}, bytes.size(), where);
   const std::byte* data = bytes.data() + h.data_at;
-  return load(std::move(h), [&](std::uint64_t offset, void* to, std::size_t count) { std::memcpy(to, data + offset, count); }, where);
+  return load(
+      std::move(h), [&](std::uint64_t offset, void* to, std::size_t count) { std::memcpy(to, data + offset, count); }, where);
 }
 
 std::vector<std::size_t> safetensors_order(const std::vector<std::pair<std::string, Tensor>>& tensors) {
