@@ -1,0 +1,31 @@
+// From an image that a network understands to class indices: the whole image at once, or a window that slides over it. What happens before and
+// after (reading, conforming, normalising, writing on the input's grid) is infer/segment.h.
+#pragma once
+#include <functional>
+
+#include "layers/graph.h"
+
+namespace vg {
+
+struct PredictOptions {
+  std::int64_t window[3] = {0, 0, 0};  // D, H, W; 0: the whole extent. Rounded up to what the network divides
+  double overlap = 0.5;                // of neighbouring windows, as a part of the window
+  bool gaussian = true;                // windows weigh less towards their border (sigma = window / 8, as nnU-Net), else equally
+  bool confidence = false;
+  std::function<void(double done)> progress;  // 0..1, from the calling thread; may throw to stop
+};
+
+struct Prediction {
+  Tensor labels;      // (N, D, H, W, 1) class index, u8 up to 256 classes, else i32; on the cpu
+  Tensor confidence;  // (N, D, H, W, 1) f32 softmax probability of that class, if asked for
+};
+
+// image: (N, D, H, W, in_channels) f32 on the cpu. Extents that the network does not divide are padded with zeros on both sides.
+// Logits of overlapping windows are averaged by weight before the decision; memory is one window's depth of class planes, not the volume.
+// ctx.tape must be null.
+Prediction predict(Context& ctx, Network& net, const Tensor& image, const PredictOptions& options = {});
+
+// Starts of windows along one axis: evenly spread, no further apart than window (1 - overlap), the first at 0, the last at the end.
+std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap);
+
+}  // namespace vg
