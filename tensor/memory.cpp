@@ -134,10 +134,10 @@ class Pool {
 
 // Never destroyed: a tensor may be a static object of another file.
 Pool& pool(Device d) {
-  constexpr int kIndices = 128;
-  static auto& pools = *new std::array<Pool, kDeviceKinds * kIndices>;
+  constexpr std::size_t kIndices = 128;
+  static auto& pools = *new std::array<std::array<Pool, kIndices>, kDeviceKinds>;
   require(d.index >= 0, "device {}: a negative index", name_of(d.kind));
-  return pools[static_cast<std::size_t>(static_cast<int>(d.kind) * kIndices + d.index)];
+  return pools[static_cast<std::size_t>(d.kind)][static_cast<std::size_t>(d.index)];
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ std::string follow_links(std::string path) {
     if (n < 0) return path;
     if (links == 40 || n == static_cast<ssize_t>(sizeof buffer)) fail_io(given, "", ELOOP);
     const std::string to(buffer, static_cast<std::size_t>(n));
-    path = to.starts_with('/') ? to : folder_of(path) + "/" + to;
+    path = to.starts_with('/') ? to : fmt::format("{}/{}", folder_of(path), to);
   }
 }
 
