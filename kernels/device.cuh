@@ -46,6 +46,9 @@ __device__ inline void store(float* p, Pack<V> x, float beta) {
   store<V>(p, x);
 }
 
+inline const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
+inline float* data_or_null(const Grad& g) { return g.wanted() ? g.data() : nullptr; }
+
 inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }  // null too
 // May vectors of four be used, where `extent` is what each row (or the whole) is long?
 template <class... P>
@@ -108,7 +111,7 @@ inline ColumnGrid column_grid(std::int64_t rows, std::int64_t channels, bool fou
 
 struct Extent {
   int d, h, w;
-  std::int64_t voxels() const { return static_cast<std::int64_t>(d) * h * w; }
+  __host__ __device__ std::int64_t voxels() const { return static_cast<std::int64_t>(d) * h * w; }
 };
 inline Extent extent_of(const Shape& s) { return {static_cast<int>(s.d()), static_cast<int>(s.h()), static_cast<int>(s.w())}; }
 

@@ -167,8 +167,6 @@ __global__ __launch_bounds__(kThreads) void norm_apply_kernel(float* y, const fl
   }
 }
 
-const float* data_or_null(const Tensor& t) { return t.defined() ? t.data<float>() : nullptr; }
-
 void norm_apply(const Exec& ex, Tensor& y, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta,
                 const NormParams& p) {
   const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
