@@ -37,7 +37,7 @@
 
 #if defined(__CUDACC__)
 #define SIMT_SHARED(T, NAME, ...) __shared__ T NAME __VA_ARGS__
-#define SIMT_DYN_SHARED(T, NAME)                                 \
+#define SIMT_DYN_SHARED(T, NAME)                                \
   extern __shared__ __align__(16) unsigned char simt_dynamic[]; \
   T* NAME = reinterpret_cast<T*>(simt_dynamic)
 #define SIMT_UNROLL _Pragma("unroll")
@@ -62,8 +62,9 @@ namespace vg::simt {
 inline unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
   const std::int64_t blocks = items <= 0 ? 0 : (items - 1) / per_block + 1;
   if (blocks > kMaxGridX)
-    throw Error(ErrorCode::invalid_argument, std::to_string(items) + " items in blocks of " + std::to_string(per_block) + ": " + std::to_string(blocks) +
-                                                 " blocks (a grid has at most " + std::to_string(kMaxGridX) + " along x)");
+    throw Error(ErrorCode::invalid_argument, std::to_string(items) + " items in blocks of " + std::to_string(per_block) + ": " +
+                                                 std::to_string(blocks) + " blocks (a grid has at most " + std::to_string(kMaxGridX) +
+                                                 " along x)");
   return static_cast<unsigned>(blocks);
 }
 

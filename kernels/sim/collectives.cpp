@@ -28,12 +28,14 @@ int source_lane(Collective what, int lane, int operand, int width) {
 }  // namespace
 
 const char* name_of(Collective what) {
-  constexpr const char* names[] = {"__syncwarp", "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",  "__shfl_xor_sync",  "__ballot_sync",
-                                   "__any_sync", "__all_sync",  "__syncthreads",  "__syncthreads_or", "__syncthreads_and", "__syncthreads_count"};
+  constexpr const char* names[] = {"__syncwarp",      "__shfl_sync",      "__shfl_up_sync",    "__shfl_down_sync",
+                                   "__shfl_xor_sync", "__ballot_sync",    "__any_sync",        "__all_sync",
+                                   "__syncthreads",   "__syncthreads_or", "__syncthreads_and", "__syncthreads_count"};
   return names[static_cast<int>(what)];
 }
 
-std::uint64_t Worker::warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file, int line) {
+std::uint64_t Worker::warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file,
+                                      int line) {
   const int w = current_ / kLanes, lane = current_ % kLanes;
   const unsigned bit = 1u << lane;
   Warp& warp = warp_[w];
@@ -73,8 +75,8 @@ void Worker::resolve(Warp& warp, int first_thread, unsigned mask) {
     if (r.what != what || r.mask != mask) [[unlikely]] {
       const LaneRequest& mine = warp.request[me];
       fault(current_, mine.file, mine.line,
-            fmt::format("lanes of one mask called different things: lane {} calls {}, mask {}; lane {} called {}, mask {} at {}", me, name_of(what),
-                        hex(mask), lane, name_of(r.what), hex(r.mask), place(r.file, r.line)));
+            fmt::format("lanes of one mask called different things: lane {} calls {}, mask {}; lane {} called {}, mask {} at {}", me,
+                        name_of(what), hex(mask), lane, name_of(r.what), hex(r.mask), place(r.file, r.line)));
     }
     value[lane] = r.value;
     yes |= static_cast<unsigned>(r.value != 0) << lane;
@@ -103,7 +105,8 @@ int Worker::block_barrier(Collective what, int predicate, const char* file, int 
     int gone = 0;
     while (warp_[gone / kLanes].alive >> gone % kLanes & 1) ++gone;
     fault(current_, file, line,
-          fmt::format("{} after {} of the block's {} threads have returned, the first of them {}", name_of(what), exited_, threads_, thread_name(gone)));
+          fmt::format("{} after {} of the block's {} threads have returned, the first of them {}", name_of(what), exited_, threads_,
+                      thread_name(gone)));
   }
   Barrier& b = barrier_;
   if (b.waiting == 0) {
@@ -112,8 +115,9 @@ int Worker::block_barrier(Collective what, int predicate, const char* file, int 
     b.line = line;
     b.count = 0;
   } else if (b.what != what || !same_place(b.file, b.line, file, line)) [[unlikely]] {
-    fault(current_, file, line, fmt::format("{}, while {} other threads of the block wait at another barrier, {} at {}", name_of(what), b.waiting,
-                                            name_of(b.what), place(b.file, b.line)));
+    fault(current_, file, line,
+          fmt::format("{}, while {} other threads of the block wait at another barrier, {} at {}", name_of(what), b.waiting,
+                      name_of(b.what), place(b.file, b.line)));
   }
   b.count += predicate != 0;
   if (++b.waiting == threads_) {
@@ -151,8 +155,8 @@ std::string Worker::thread_name(int thread) const {
 }
 
 void Worker::fault(int thread, const char* file, int line, const std::string& what) const {
-  fail(ErrorCode::invalid_argument, "kernel {}, grid {}, block {}: block ({},{},{}), thread {}, {}: {}", launch_->kernel, to_string(launch_->grid),
-       to_string(launch_->block), block_.x, block_.y, block_.z, thread_name(thread), place(file, line), what);
+  fail(ErrorCode::invalid_argument, "kernel {}, grid {}, block {}: block ({},{},{}), thread {}, {}: {}", launch_->kernel,
+       to_string(launch_->grid), to_string(launch_->block), block_.x, block_.y, block_.z, thread_name(thread), place(file, line), what);
 }
 
 // Threads wait, none could run. Says for every group (same call, same mask, same line) who and where.
@@ -178,8 +182,9 @@ std::string Worker::deadlock() const {
     if (++home->count <= 4) (home->threads += ' ') += thread_name(t);
     if (home->count == 5) home->threads += " ...";
   }
-  std::string text = fmt::format("kernel {}, grid {}, block {}: block ({},{},{}): deadlock, no thread can go on; {} of {} threads have returned",
-                                 launch_->kernel, to_string(launch_->grid), to_string(launch_->block), block_.x, block_.y, block_.z, exited_, threads_);
+  std::string text =
+      fmt::format("kernel {}, grid {}, block {}: block ({},{},{}): deadlock, no thread can go on; {} of {} threads have returned",
+                  launch_->kernel, to_string(launch_->grid), to_string(launch_->block), block_.x, block_.y, block_.z, exited_, threads_);
   for (const Group& g : groups)
     text += g.what ? fmt::format("; {} of warp {} at {}, mask {}, {}:{}", g.count, g.warp, name_of(g.what->what), hex(g.what->mask),
                                  place(g.what->file, g.what->line), g.threads)

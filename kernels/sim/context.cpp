@@ -17,7 +17,8 @@
 
 #if !defined(VG_SIM_UCONTEXT)
 // void vg_sim_switch(void** save, void* load): pushes the kept registers, stores the stack pointer in *save, continues on `load`.
-// The jump is indirect, not a return: the processor predicts returns from its own stack of calls, which is wrong here every time.
+// It ends in a return, because the processor predicts returns from its own stack of calls: waiting threads all came here along the same calls, so the
+// prediction is right although the stack is another one. (An indirect jump instead leaves that stack one entry too deep: 28 instead of 13 ns.)
 extern "C" __attribute__((visibility("hidden"))) void vg_sim_switch(void** save, void* load);
 #if defined(__x86_64__)
 asm(R"(
@@ -41,8 +42,7 @@ vg_sim_switch:
   popq %r12
   popq %rbx
   popq %rbp
-  popq %rdx
-  jmpq *%rdx
+  ret
 .size vg_sim_switch, .-vg_sim_switch
 .popsection
 )");
@@ -73,14 +73,13 @@ vg_sim_switch:
   ldp x23, x24, [sp, #32]
   ldp x25, x26, [sp, #48]
   ldp x27, x28, [sp, #64]
-  ldp x29, x9, [sp, #80]
+  ldp x29, x30, [sp, #80]
   ldp d8, d9, [sp, #96]
   ldp d10, d11, [sp, #112]
   ldp d12, d13, [sp, #128]
   ldp d14, d15, [sp, #144]
-  mov x30, x9
   add sp, sp, #160
-  br x9
+  ret
 .size vg_sim_switch, .-vg_sim_switch
 .popsection
 )");
@@ -107,8 +106,9 @@ void Context::allocate(int number) {
   bytes_ = kStackBytes;
   stack_ = static_cast<char*>(os::allocate_stack(bytes_));
   if (!stack_)
-    fail(ErrorCode::out_of_memory, "sim device: no memory for stack {} of {} KiB (each takes two of vm.max_map_count's mappings; fewer threads help)",
-         number, bytes_ >> 10);
+    fail(ErrorCode::out_of_memory,
+         "sim device: no memory for stack {} of {} KiB (each takes two of vm.max_map_count's mappings; fewer threads help)", number,
+         bytes_ >> 10);
   stagger_ = static_cast<std::size_t>(number) * kStagger % kStaggerRange;
 #if defined(VG_SIM_TSAN)
   fiber_ = __tsan_create_fiber(0);
@@ -136,8 +136,7 @@ void Context::rewind(void (*entry)()) {
   // As after a call: the stack pointer is 8 below a multiple of 16 when entry starts, and its return address 0 ends every backtrace.
   void** frame = reinterpret_cast<void**>(top) - 10;
   std::memset(frame, 0, 10 * sizeof(void*));
-  frame[6] = reinterpret_cast<void*>(entry);  // where the jump goes; frame[7] is entry's return address
-  // frame + 7 is the stack pointer at entry: top - 24 = 8 below a multiple of 16
+  frame[6] = reinterpret_cast<void*>(entry);  // where the switch returns to; then the stack pointer is frame + 7 = top - 24
 #else
   void** frame = reinterpret_cast<void**>(top - 160);
   std::memset(frame, 0, 160);

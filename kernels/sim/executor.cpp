@@ -113,10 +113,12 @@ struct BlockShuffle {
 }  // namespace
 
 void execute(const Launch& launch) {
-  if (this_worker) refuse_launch(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, "a kernel cannot launch another one here");
+  if (this_worker)
+    refuse_launch(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, "a kernel cannot launch another one here");
   const sim::OrderChoice choice = sim::current_choice();
   const std::uint64_t blocks = launch.grid.count();
-  if (blocks >> 62) refuse_launch(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, "the simulator runs fewer than 2^62 blocks");
+  if (blocks >> 62)
+    refuse_launch(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, "the simulator runs fewer than 2^62 blocks");
   const BlockShuffle shuffle(blocks, choice.seed);
   const std::uint64_t grain = (blocks + 255) / 256;  // few enough chunks that dealing costs nothing, enough of them to balance
   parallel_for(static_cast<std::int64_t>(blocks), static_cast<std::int64_t>(grain), [&](std::int64_t begin, std::int64_t end) {
@@ -132,7 +134,9 @@ void execute(const Launch& launch) {
 std::uint64_t warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file, int line) {
   return this_worker->warp_collective(what, mask, value, operand, width, file, line);
 }
-int block_barrier(Collective what, int predicate, const char* file, int line) { return this_worker->block_barrier(what, predicate, file, line); }
+int block_barrier(Collective what, int predicate, const char* file, int line) {
+  return this_worker->block_barrier(what, predicate, file, line);
+}
 void* shared_array(SharedArray& array) { return this_worker->shared_array(array); }
 void* dynamic_shared() { return this_worker->dynamic_shared(); }
 int lane_number() { return this_worker->current() % kLanes; }

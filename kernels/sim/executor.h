@@ -49,7 +49,20 @@ void* shared_array(SharedArray& array);  // where the running block keeps it; fi
 void* dynamic_shared();
 
 // What threads of a warp, or of a block, do together.
-enum class Collective : std::uint8_t { sync_warp, shuffle, shuffle_up, shuffle_down, shuffle_xor, ballot, any, all, barrier, barrier_or, barrier_and, barrier_count };
+enum class Collective : std::uint8_t {
+  sync_warp,
+  shuffle,
+  shuffle_up,
+  shuffle_down,
+  shuffle_xor,
+  ballot,
+  any,
+  all,
+  barrier,
+  barrier_or,
+  barrier_and,
+  barrier_count
+};
 
 // Waits until every lane named by `mask` has asked for the same operation; `value` goes in, the lane's result comes out.
 std::uint64_t warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file, int line);

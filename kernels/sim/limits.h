@@ -12,7 +12,8 @@ namespace vg::simt {
 inline constexpr std::int64_t kMaxGridX = 2147483647, kMaxGridYZ = 65535;
 inline constexpr unsigned kMaxBlockThreads = 1024, kMaxBlockZ = 64;
 inline constexpr std::size_t kStaticSharedBytes = 48 << 10;  // of one block, without opting in
-inline constexpr std::size_t kSharedBytes = 227 << 10;       // of one block, static and dynamic, after opting in (sm_90; sm_80: 163, sm_86/89: 99 KiB)
+inline constexpr std::size_t kSharedBytes =
+    227 << 10;  // of one block, static and dynamic, after opting in (sm_90; sm_80: 163, sm_86/89: 99 KiB)
 
 struct Shape3 {
   unsigned x, y, z;
@@ -21,9 +22,10 @@ struct Shape3 {
 
 inline std::string to_string(const Shape3& s) { return std::to_string(s.x) + " x " + std::to_string(s.y) + " x " + std::to_string(s.z); }
 
-[[noreturn]] inline void refuse_launch(const char* kernel, const Shape3& grid, const Shape3& block, std::size_t shared_bytes, const std::string& why) {
-  throw Error(ErrorCode::invalid_argument, std::string("kernel ") + kernel + ", grid " + to_string(grid) + ", block " + to_string(block) + ", " +
-                                               std::to_string(shared_bytes) + " bytes of dynamic shared memory: " + why);
+[[noreturn]] inline void refuse_launch(const char* kernel, const Shape3& grid, const Shape3& block, std::size_t shared_bytes,
+                                       const std::string& why) {
+  throw Error(ErrorCode::invalid_argument, std::string("kernel ") + kernel + ", grid " + to_string(grid) + ", block " + to_string(block) +
+                                               ", " + std::to_string(shared_bytes) + " bytes of dynamic shared memory: " + why);
 }
 
 inline void check_launch(const char* kernel, const Shape3& grid, const Shape3& block, std::size_t shared_bytes) {

@@ -117,8 +117,8 @@ void __stcg(T* p, T value) {
 }
 
 // CUDA has these in the global namespace.
-#define VG_SIMT_MIN_MAX(T)                                      \
-  constexpr T min(T a, T b) { return b < a ? b : a; }           \
+#define VG_SIMT_MIN_MAX(T)                            \
+  constexpr T min(T a, T b) { return b < a ? b : a; } \
   constexpr T max(T a, T b) { return a < b ? b : a; }
 VG_SIMT_MIN_MAX(int)
 VG_SIMT_MIN_MAX(unsigned)

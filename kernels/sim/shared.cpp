@@ -77,12 +77,12 @@ void* Worker::shared_array(SharedArray& array) {
   static_bytes_ = round_up(static_bytes_, array.alignment) + array.bytes;
   if (static_bytes_ > kStaticSharedBytes)
     fault(current_, array.file, array.line,
-          fmt::format("shared array {} of {} bytes brings the block to {} bytes (at most {}; more only as dynamic shared memory)", array.name,
-                      array.bytes, static_bytes_, kStaticSharedBytes));
+          fmt::format("shared array {} of {} bytes brings the block to {} bytes (at most {}; more only as dynamic shared memory)",
+                      array.name, array.bytes, static_bytes_, kStaticSharedBytes));
   if (static_bytes_ + launch_->dynamic_shared > kSharedBytes)
     fault(current_, array.file, array.line,
-          fmt::format("shared array {} of {} bytes brings the block to {} static and {} dynamic bytes (at most {} together)", array.name, array.bytes,
-                      static_bytes_, launch_->dynamic_shared, kSharedBytes));
+          fmt::format("shared array {} of {} bytes brings the block to {} static and {} dynamic bytes (at most {} together)", array.name,
+                      array.bytes, static_bytes_, launch_->dynamic_shared, kSharedBytes));
   if (red_zones_.size() > kMaxArrays) fault(current_, array.file, array.line, fmt::format("more than {} shared arrays", kMaxArrays));
   char* data = arena_ + arena_used_;
   open(data, array.bytes);

@@ -2,22 +2,22 @@
 // their make_ functions, and dim3.
 #pragma once
 
-#define VG_SIMT_VECTOR(SCALAR, NAME, ALIGN1, ALIGN2, ALIGN4)                                                                          \
-  struct alignas(ALIGN1) NAME##1 {                                                                                                    \
-    SCALAR x;                                                                                                                         \
-  };                                                                                                                                  \
-  struct alignas(ALIGN2) NAME##2 {                                                                                                    \
-    SCALAR x, y;                                                                                                                      \
-  };                                                                                                                                  \
-  struct alignas(ALIGN1) NAME##3 {                                                                                                    \
-    SCALAR x, y, z;                                                                                                                   \
-  };                                                                                                                                  \
-  struct alignas(ALIGN4) NAME##4 {                                                                                                    \
-    SCALAR x, y, z, w;                                                                                                                \
-  };                                                                                                                                  \
-  constexpr NAME##1 make_##NAME##1(SCALAR x) { return {x}; }                                                                          \
-  constexpr NAME##2 make_##NAME##2(SCALAR x, SCALAR y) { return {x, y}; }                                                             \
-  constexpr NAME##3 make_##NAME##3(SCALAR x, SCALAR y, SCALAR z) { return {x, y, z}; }                                                \
+#define VG_SIMT_VECTOR(SCALAR, NAME, ALIGN1, ALIGN2, ALIGN4)                           \
+  struct alignas(ALIGN1) NAME##1 {                                                     \
+    SCALAR x;                                                                          \
+  };                                                                                   \
+  struct alignas(ALIGN2) NAME##2 {                                                     \
+    SCALAR x, y;                                                                       \
+  };                                                                                   \
+  struct alignas(ALIGN1) NAME##3 {                                                     \
+    SCALAR x, y, z;                                                                    \
+  };                                                                                   \
+  struct alignas(ALIGN4) NAME##4 {                                                     \
+    SCALAR x, y, z, w;                                                                 \
+  };                                                                                   \
+  constexpr NAME##1 make_##NAME##1(SCALAR x) { return {x}; }                           \
+  constexpr NAME##2 make_##NAME##2(SCALAR x, SCALAR y) { return {x, y}; }              \
+  constexpr NAME##3 make_##NAME##3(SCALAR x, SCALAR y, SCALAR z) { return {x, y, z}; } \
   constexpr NAME##4 make_##NAME##4(SCALAR x, SCALAR y, SCALAR z, SCALAR w) { return {x, y, z, w}; }
 
 VG_SIMT_VECTOR(signed char, char, 1, 2, 4)

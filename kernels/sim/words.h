@@ -31,8 +31,12 @@ inline constexpr int warpSize = 32;
 #define VG_SIMT_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(VG_SIMT_HERE) { vg::simt::block_barrier(vg::simt::Collective::barrier, 0, file, line); }
-inline int __syncthreads_or(int predicate, VG_SIMT_HERE) { return vg::simt::block_barrier(vg::simt::Collective::barrier_or, predicate, file, line); }
-inline int __syncthreads_and(int predicate, VG_SIMT_HERE) { return vg::simt::block_barrier(vg::simt::Collective::barrier_and, predicate, file, line); }
+inline int __syncthreads_or(int predicate, VG_SIMT_HERE) {
+  return vg::simt::block_barrier(vg::simt::Collective::barrier_or, predicate, file, line);
+}
+inline int __syncthreads_and(int predicate, VG_SIMT_HERE) {
+  return vg::simt::block_barrier(vg::simt::Collective::barrier_and, predicate, file, line);
+}
 inline int __syncthreads_count(int predicate, VG_SIMT_HERE) {
   return vg::simt::block_barrier(vg::simt::Collective::barrier_count, predicate, file, line);
 }

@@ -240,8 +240,8 @@ __global__ void nothing() {}
 
 // The host side: what a family's function does.
 inline void run_axpy4(float* y, const float* x, float a, std::int64_t n4, void* stream) {
-  SIMT_LAUNCH((axpy4<float4>), simt::blocks_for(n4, 128), 128, 0, stream, reinterpret_cast<float4*>(y), reinterpret_cast<const float4*>(x), a,
-              static_cast<int>(n4));
+  SIMT_LAUNCH((axpy4<float4>), simt::blocks_for(n4, 128), 128, 0, stream, reinterpret_cast<float4*>(y), reinterpret_cast<const float4*>(x),
+              a, static_cast<int>(n4));
 }
 
 }  // namespace vg::spelling
