@@ -56,6 +56,10 @@ HWY_INLINE void store(VF v, float* p, Part part) {
 // v with the lanes beyond the part set to zero.
 HWY_INLINE VF keep(VF v, Part part) { return hn::IfThenElseZero(hn::FirstN(F(), part.lanes), v); }
 
+// v with the lanes beyond the part set to -infinity.
+HWY_INLINE VF keep_largest(VF v, All) { return v; }
+HWY_INLINE VF keep_largest(VF v, Part part) { return hn::IfThenElse(hn::FirstN(F(), part.lanes), v, hn::Set(F(), -__builtin_inff())); }
+
 HWY_INLINE VF set(float x) { return hn::Set(F(), x); }
 
 template <class Body>
