@@ -4,9 +4,9 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "tensor/error.h"
 #include "tensor/storage.h"
@@ -36,10 +36,9 @@ class Pool {
     const DeviceApi& api = device_api(d);
     const std::size_t block = block_bytes(bytes);
     const std::lock_guard lock(mutex_);
-    if (const auto found = free_.find(block); found != free_.end() && within_limit(block)) {
+    if (const auto found = free_.find(block); found != free_.end() && !found->second.empty() && within_limit(block)) {
       void* data = found->second.back().data;  // the youngest: its bytes may still be in the processor's cache
       found->second.pop_back();
-      if (found->second.empty()) free_.erase(found);
       stats_.cached -= block;
       enter(block);
       return data;
@@ -115,18 +114,23 @@ class Pool {
   // Gives back the blocks that waited longest until at most `keep` bytes are cached.
   void shrink(const DeviceApi& api, Device d, std::size_t keep) {
     while (stats_.cached > keep) {
-      auto oldest = free_.begin();
-      for (auto it = free_.begin(); it != free_.end(); ++it)
-        if (it->second.front().freed < oldest->second.front().freed) oldest = it;
+      auto oldest = free_.end();
+      for (auto it = free_.begin(); it != free_.end();) {
+        if (it->second.empty()) {
+          it = free_.erase(it);
+          continue;
+        }
+        if (oldest == free_.end() || it->second.front().freed < oldest->second.front().freed) oldest = it;
+        ++it;
+      }
       api.release(d, oldest->second.front().data, oldest->first);
       stats_.cached -= oldest->first;
-      oldest->second.pop_front();
-      if (oldest->second.empty()) free_.erase(oldest);
+      oldest->second.erase(oldest->second.begin());
     }
   }
 
   std::mutex mutex_;
-  std::map<std::size_t, std::deque<Block>> free_;  // by size class, oldest first
+  std::map<std::size_t, std::vector<Block>> free_;  // by size class, oldest first; an emptied class keeps its place
   MemoryStats stats_;
   std::size_t limit_ = 0, highest_live_ = 0;
   std::uint64_t clock_ = 0;
