@@ -218,7 +218,7 @@ Value upsample(Context& ctx, Value x, const UpsampleParams& p) {
 }
 
 Value sum(Context& ctx, Value a, Value b) {
-  require_activation("sum", a);
+  require(a.data.dtype() == DType::f32 && b.data.dtype() == DType::f32, "sum: wants f32, got {} and {}", name_of(a.data.dtype()), name_of(b.data.dtype()));
   require(a.shape() == b.shape(), "sum: shapes {} and {} differ", to_string(a.shape()), to_string(b.shape()));
   const bool recorded = recording(ctx, {a.id, b.id});
   Tensor y = result_like(ctx, a, recorded);

@@ -1,0 +1,35 @@
+// Everything that decides how a network is trained, as one JSON document: what `segtrain --config` reads, what the checkpoint remembers.
+#pragma once
+#include "layers/unet.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace vg {
+
+struct AugmentConfig {
+  bool flip = false;          // along the left-right axis, exchanging paired labels; never where no pairs are known
+  double intensity = 0.0;     // probability of random brightness, contrast and gamma
+  double noise = 0.0;         // probability of Gaussian noise
+  double affine = 0.0;        // probability of a random rotation, scaling and shift
+  double rotation = 15.0, scaling = 0.15;  // degrees; part
+};
+
+struct TrainConfig {
+  UnetConfig network;           // classes, in_channels and spatial_dims are taken from the data
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  DiceCeParams loss;            // deep-supervision heads weigh 1, 1/2, 1/4, ... normalised to sum 1
+  AugmentConfig augment;
+  int batch = 8;
+  std::vector<std::int64_t> patch;       // D, H, W (2-D: H, W); empty: whole images
+  double foreground = 0.33;              // part of patches centred on a labelled voxel
+  std::int64_t epochs = 8, steps = 0;    // steps > 0: so many steps instead of epochs
+  std::int64_t steps_per_epoch = 0;      // 0: one pass over the data
+  double overlap = 0.5;                  // of validation windows
+  std::uint64_t seed = 0;
+};
+
+Json to_json(const TrainConfig& c);
+TrainConfig train_config_from_json(const Json& j, const std::string& where);  // strict; missing keys keep their defaults
+
+}  // namespace vg

@@ -1,0 +1,206 @@
+// The loop of train/trainer.h.
+#include "train/trainer.h"
+
+#include <cmath>
+#include <filesystem>
+#include <future>
+
+#include "infer/metrics.h"
+#include "infer/predict.h"
+#include "layers/json.h"
+#include "tensor/os.h"
+#include "train/batches.h"
+#include "train/run_folder.h"
+
+namespace vg {
+namespace {
+
+struct Losses {
+  Value total;
+  Tensor result;  // (4) of the full-resolution head
+};
+
+// Labels of a coarser head: of each block of voxels the one in the middle.
+Tensor coarser(const Tensor& labels, const Shape& to) {
+  const Shape& s = labels.shape();
+  Tensor out({to.n(), to.d(), to.h(), to.w(), 1}, DType::u8, kCpu);
+  const std::int64_t f[3] = {s.d() / to.d(), s.h() / to.h(), s.w() / to.w()};
+  auto* y = out.data<std::uint8_t>();
+  for (std::int64_t n = 0; n < to.n(); ++n)
+    for (std::int64_t z = 0; z < to.d(); ++z)
+      for (std::int64_t h = 0; h < to.h(); ++h)
+        for (std::int64_t w = 0; w < to.w(); ++w)
+          *y++ = labels.data<std::uint8_t>()[((n * s.d() + z * f[0] + f[0] / 2) * s.h() + h * f[1] + f[1] / 2) * s.w() + w * f[2] + f[2] / 2];
+  return out;
+}
+
+Losses losses(Context& ctx, const std::vector<Value>& heads, const Tensor& labels, const DiceCeParams& p) {
+  Losses l;
+  const double norm = 2.0 - std::pow(0.5, static_cast<double>(heads.size()) - 1.0);  // 1 + 1/2 + 1/4 + ...
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    DiceCeParams q = p;
+    const auto share = static_cast<float>(std::pow(0.5, static_cast<double>(i)) / norm);
+    q.ce_weight *= share, q.dice_weight *= share;
+    const Tensor target = i == 0 ? labels : coarser(labels, heads[i].shape());
+    const DiceCe one = dice_ce(ctx, heads[i], copy_to(target, ctx.device), q);
+    l.total = i == 0 ? one.loss : sum(ctx, l.total, one.loss);
+    if (i == 0) l.result = one.result;
+  }
+  return l;
+}
+
+void validate(Context& ctx, Network& net, const Dataset& data, const TrainConfig& config, const std::array<std::int64_t, 3>& patch, EpochInfo& e) {
+  const double start = os::wall_seconds();
+  PredictOptions options;
+  if (data.spatial_dims == 3) std::copy(patch.begin(), patch.end(), options.window);
+  options.overlap = config.overlap;
+  DiceAccumulator score;
+  for (const Sample& s : data.validation) score.add(s.labels, predict(ctx, net, s.image, options).labels);
+  for (const auto& [label, entry] : score.entries()) e.label_dice[label] = entry.pooled();
+  e.dice = score.mean_pooled(score.foreground());
+  e.dice_present = score.mean_pooled(score.present());
+  e.dice_common = score.mean_pooled(score.common());
+  e.validation_seconds = os::wall_seconds() - start;
+}
+
+Model to_model(const Network& net, const Dataset& data, const TrainConfig& config, const std::array<std::int64_t, 3>& patch) {
+  Model m;
+  m.graph = net.graph;
+  m.weights = save_weights(net);
+  m.labels = data.classes;
+  Recipe recipe = data.recipe;
+  if (data.spatial_dims == 3) recipe.window.assign(patch.begin(), patch.end());
+  recipe.overlap = config.overlap;
+  m.recipe = to_json(recipe);
+  m.provenance = {{"data", data.provenance}, {"config", to_json(config)}, {"program", "voxgrad " VG_VERSION}};
+  return m;
+}
+
+// Numbers in JSON are written so that reading gives the same bits back.
+void save_checkpoint(const std::string& path, Model m, const Optimizer& optimizer, const TrainState& s) {
+  m.other["train.state"] = Json{{"step", s.step}, {"optimizer_steps", optimizer.steps()}, {"loss_sum", s.loss_sum}, {"ce_sum", s.ce_sum},
+                                {"dice_sum", s.dice_sum}, {"best", s.best}}.dump();
+  m.extra.emplace_back("state.first", copy_to(optimizer.first_moment(), kCpu));
+  if (optimizer.has_second_moment()) m.extra.emplace_back("state.second", copy_to(optimizer.second_moment(), kCpu));
+  write_model(path, m);
+}
+
+TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& optimizer, const TrainConfig& config) {
+  const Model m = read_model(path);
+  const auto found = m.other.find("train.state");
+  if (found == m.other.end()) fail(ErrorCode::bad_file, "{}: a model, but not a checkpoint (no training state)", path);
+  const Json then = m.provenance.value("config", Json::object()), now = to_json(config);
+  for (const auto& item : now.items())
+    require(then.contains(item.key()) && then[item.key()] == item.value(), "{}: was started with {} = {}, but now it is {}; resume with the same configuration",
+            path, item.key(), then.value(item.key(), Json()).dump(), item.value().dump());
+  TrainState s;
+  JsonFields f(parse_json(found->second, path + ": train.state"), path + ": train.state");
+  f.get_to("step", s.step), f.get_to("optimizer_steps", s.optimizer_steps), f.get_to("loss_sum", s.loss_sum), f.get_to("ce_sum", s.ce_sum);
+  f.get_to("dice_sum", s.dice_sum), f.get_to("best", s.best);
+  f.done();
+  load_weights(net, m.weights, path);
+  Tensor first, second;
+  for (const auto& [name, tensor] : m.extra) (name == "state.first" ? first : second) = tensor;
+  optimizer.restore(s.optimizer_steps, first, second);
+  return s;
+}
+
+void load_initial(const std::string& path, Network& net) {
+  load_weights(net, is_model_file(path) ? read_model(path).weights : read_safetensors(path).tensors, path);
+}
+
+void check_data(const Dataset& data) {
+  require(data.classes.size() >= 2 && data.classes.size() <= 256, "training: {} classes, wanted 2..256", data.classes.size());
+  require(!data.training.empty(), "training: the data set has no training samples");
+}
+
+}  // namespace
+
+TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const TrainOptions& options) {
+  check_data(data);
+  config.network.spatial_dims = data.spatial_dims;
+  config.network.in_channels = static_cast<int>(data.channels.size());
+  config.network.classes = static_cast<int>(data.classes.size());
+  Network net(unet(config.network), ctx.device, true);
+  net.params.initialise(config.seed);
+  if (!options.initial_weights.empty()) load_initial(options.initial_weights, net);
+
+  const std::vector<int> divisor = net.graph.divisor();
+  std::array<std::int64_t, 3> patch = default_patch(data, divisor);
+  if (!config.patch.empty()) {
+    require(config.patch.size() == static_cast<std::size_t>(data.spatial_dims), "training: patch has {} extents, the data {}", config.patch.size(), data.spatial_dims);
+    for (std::size_t a = 0; a < config.patch.size(); ++a) patch[3 - config.patch.size() + a] = config.patch[a];
+    for (std::size_t a = 0; a < 3; ++a)
+      require(patch[a] >= 1 && patch[a] % divisor[a] == 0, "training: a patch extent of {} is not a multiple of {}", patch[a], divisor[a]);
+  }
+  const BatchSource batches(data, config, patch, options.order);
+  const std::int64_t per_epoch = batches.steps_per_epoch(), total = config.steps > 0 ? config.steps : config.epochs * per_epoch;
+  Optimizer optimizer(config.optimizer, net.params);
+
+  RunFolder folder(options.folder, options.resume);
+  TrainState state;
+  if (options.resume) state = load_checkpoint(folder.last(), net, optimizer, config);
+  folder.read_log(state.step);
+  folder.write_config(to_json(config));
+
+  TrainResult result{.finished = false, .step = state.step, .total = total, .best_dice = state.best, .parameters = net.params.trainable_elements()};
+  const Tensor seed = from_host(std::vector<float>{1.0f}, {1}, ctx.device);
+  const double started = os::wall_seconds();
+  double train_seconds = 0, train_cpu = 0, saved = started;
+  std::future<Batch> next = std::async(std::launch::async, [&, step = state.step] { return step < total ? batches.at(step) : Batch{}; });
+  bool stopped = false;
+  while (state.step < total && !stopped) {
+    const double wall = os::wall_seconds(), cpu = os::cpu_seconds();
+    const Batch batch = next.get();
+    next = std::async(std::launch::async, [&, step = state.step + 1] { return step < total ? batches.at(step) : Batch{}; });
+
+    Tape tape;
+    ctx.tape = &tape, ctx.training = true;
+    net.params.zero_grad();
+    const Losses l = losses(ctx, vg::run(ctx, net, Value{copy_to(batch.images, ctx.device)}), batch.labels, config.loss);
+    tape.backward(l.total, copy_to(seed, ctx.device));
+    ctx.tape = nullptr, ctx.training = false;
+    net.params.finish_grad(ctx.exec());
+    const std::vector<float> parts = to_host<float>(l.result);
+    const float loss = to_host<float>(l.total.data)[0];
+    if (!std::isfinite(loss))
+      fail(ErrorCode::numeric, "training: the loss is {} at step {} (cross-entropy {}, 1 - Dice {}); {} holds the state before. A lower rate or gradient clipping helps most often",
+           loss, state.step + 1, parts[1], parts[2], folder.last());
+    const Rates rates = rates_at(config.schedule, state.step, total);
+    optimizer.step(ctx, rates);
+    synchronize(ctx.device, ctx.stream);
+
+    ++state.step;
+    state.loss_sum += loss, state.ce_sum += parts[1], state.dice_sum += parts[2];
+    const double now = os::wall_seconds();
+    train_seconds += now - wall, train_cpu += os::cpu_seconds() - cpu;
+    if (options.on_step) options.on_step({state.step, total, loss, parts[1], parts[2], rates.rate, now - wall});
+
+    const bool epoch_ends = state.step % per_epoch == 0 || state.step == total;
+    stopped = (options.stop && options.stop()) || (options.time_limit > 0 && now - started > options.time_limit);
+    if (epoch_ends) {
+      const double steps = static_cast<double>((state.step - 1) % per_epoch + 1);
+      EpochInfo e{.epoch = (state.step - 1) / per_epoch + 1, .step = state.step, .total = total, .loss = state.loss_sum / steps, .ce = state.ce_sum / steps,
+                  .dice_loss = state.dice_sum / steps, .rate = rates.rate, .dice = NAN, .dice_present = NAN, .dice_common = NAN, .label_dice = {},
+                  .train_seconds = train_seconds, .train_cpu_seconds = train_cpu, .validation_seconds = 0, .best = false};
+      if (!data.validation.empty()) validate(ctx, net, data, config, patch, e);
+      e.best = std::isnan(e.dice) || e.dice > state.best;
+      if (e.best && !std::isnan(e.dice)) state.best = e.dice;
+      state.loss_sum = state.ce_sum = state.dice_sum = 0;
+      // The checkpoint last: whoever resumes from it finds log and best model at least as new.
+      if (e.best) write_model(folder.best(), to_model(net, data, config, patch));
+      folder.add_row(e);
+      if (options.on_epoch) options.on_epoch(e);
+    }
+    if (epoch_ends || stopped || now - saved > options.save_every) {
+      save_checkpoint(folder.last(), to_model(net, data, config, patch), optimizer, state);
+      saved = os::wall_seconds();
+    }
+  }
+  if (next.valid()) next.wait();
+  result.finished = state.step >= total;
+  result.step = state.step, result.best_dice = state.best;
+  return result;
+}
+
+}  // namespace vg
