@@ -1,0 +1,64 @@
+// Private to the cpu convolutions: what the drivers (conv_cpu.cpp, conv_cpu_weight.cpp) and the vector kernels (conv_cpu_tile.cpp,
+// conv_cpu_outer.cpp) say to each other. The drivers know tensors, borders and threads; the vector kernels know registers.
+#pragma once
+#include "kernels/conv.h"
+
+namespace vg::cpu {
+
+// ---- y tile = init + sum of segments: forward and data gradient --------------------------------------------------------------------------
+
+// A run of input floats that meets a run of packed weights. Output voxel j of a row takes `length` consecutive floats at byte address
+// x + 4 j step; float i of them multiplies the packed weight vectors number line + i.
+// With dilation 1 the taps of one kernel row are neighbours in memory (channels last), so one segment holds all kW * I products of the row.
+struct Segment {
+  std::intptr_t x;      // address for j = 0, which may lie outside the tensor: only those of the j asked for are read
+  std::int64_t line;    // in units of one weight line: `vectors` vectors of output channels
+  std::int64_t length;  // floats
+  std::int64_t step;    // floats between neighbouring output voxels
+};
+
+inline constexpr int kMaxVectors = 3;     // of output channels in one tile
+inline constexpr int kMaxVoxels = 27;     // of a tile
+inline constexpr int kMaxTile = 28 * 16;  // floats in a tile
+
+// out[v][c] = init[v][c] + sum over segments, i of x[v, i] * w[line + i][c]        v < voxels, c < vectors * lanes
+using TileFn = void(const Segment* segments, int count, std::int64_t j, const float* w, const float* init, std::int64_t init_step,
+                    float* out, std::int64_t out_step);
+// y[v][c] = beta * y[v][c] + activation(tile[v][c]), c < channels; tile rows are readable up to a whole number of vectors.
+using FinishFn = void(float* y, std::int64_t y_step, const float* tile, std::int64_t tile_step, int voxels, int channels, float beta,
+                      const Activation& activation);
+
+struct TileKernels {
+  int lanes;                                      // floats in a vector
+  int max_voxels[kMaxVectors + 1];                // by vectors 1..3: what the registers hold
+  TileFn* tile[kMaxVectors + 1][kMaxVoxels + 1];  // [vectors][voxels]
+  FinishFn* finish;
+};
+const TileKernels& tile_kernels();  // of this machine's best target
+
+// ---- sums of outer products over voxels: weight gradient ---------------------------------------------------------------------------------
+
+// `count` voxels: a moves by a_step floats from voxel to voxel, b by b_step.
+struct Run {
+  const float* a;
+  const float* b;
+  std::int64_t count;
+};
+
+// out[m][c] = sum over runs and their voxels t of a[t * a_step + m] * b[t * b_step + c]            m < rows, c < vectors * lanes
+// The last vector starts at float `last` of b and of out's row (not at (vectors - 1) * lanes), so that channels which are no multiple of the
+// vector length need neither padding nor masks: the overlap is computed twice, with the same bits.
+using OuterFn = void(const Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
+                     std::int64_t last, float* out, std::int64_t out_step);
+
+struct OuterKernels {
+  int lanes;
+  int max_rows[kMaxVectors + 1];
+  OuterFn* outer[kMaxVectors + 1][kMaxVoxels + 1];  // [vectors][rows]
+  void (*add)(float* to, const float* from, std::int64_t count);
+  // sum[i mod period] += x[i], i < count; period is a multiple of the lanes
+  void (*add_periods)(float* sum, std::int64_t period, const float* x, std::int64_t count);
+};
+const OuterKernels& outer_kernels();
+
+}  // namespace vg::cpu

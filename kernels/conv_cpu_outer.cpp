@@ -1,0 +1,101 @@
+// Sums of outer products over voxels, for the weight gradient: a tile of dW (rows x vectors) stays in registers while rows of the image stream
+// past; each voxel gives `rows` broadcasts from one tensor and a few vectors from the other. Which tensor is which: conv_cpu_weight.cpp.
+#include "kernels/conv_cpu.h"
+#include "kernels/simd.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/conv_cpu_outer.cpp"
+#include "hwy/foreach_target.h"  // must precede highway.h
+#include "hwy/highway.h"
+#include "kernels/simd-inl.h"
+
+#include <utility>
+
+HWY_BEFORE_NAMESPACE();
+namespace vg::HWY_NAMESPACE {
+namespace {
+
+using cpu::kMaxVoxels;
+using cpu::OuterKernels;
+
+// Accumulators, the vectors of b and one broadcast must fit into the registers.
+constexpr int kRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON       ? 32
+                           : HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR ? 6
+                                                                                  : 16;
+constexpr int rows_of(int vectors) {
+  const int fit = (kRegisters - 1 - vectors) / vectors;
+  return fit < kMaxVoxels ? fit : kMaxVoxels;
+}
+
+template <int M, int N, int m = 0>
+HWY_INLINE void multiply(VF (&acc)[M][N], const VF (&b)[N], const float* a) {
+  if constexpr (m < M) {
+    const VF x = hn::Set(F(), a[m]);
+    for (int n = 0; n < N; ++n) acc[m][n] = hn::MulAdd(x, b[n], acc[m][n]);
+    multiply<M, N, m + 1>(acc, b, a);
+  }
+}
+
+template <int M, int N>
+void outer(const cpu::Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
+           std::int64_t last, float* out, std::int64_t out_step) {
+  VF acc[M][N];
+  HWY_UNROLL(28)
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n) acc[m][n] = hn::Zero(F());
+  for (const cpu::Run* r = runs; r != runs + count; ++r) {
+    const float *a = r->a + a_offset, *b = r->b + b_offset;
+    for (std::int64_t t = r->count; t > 0; --t) {
+      VF bv[N];
+      for (int n = 0; n < N - 1; ++n) bv[n] = hn::LoadU(F(), b + n * kLanes);
+      bv[N - 1] = hn::LoadU(F(), b + last);
+      multiply<M, N>(acc, bv, a);
+      a += a_step, b += b_step;
+    }
+  }
+  HWY_UNROLL(28)
+  for (int m = 0; m < M; ++m) {
+    for (int n = 0; n < N - 1; ++n) hn::StoreU(acc[m][n], F(), out + m * out_step + n * kLanes);
+    hn::StoreU(acc[m][N - 1], F(), out + m * out_step + last);
+  }
+}
+
+void add(float* to, const float* from, std::int64_t count) {
+  for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<true>(load(from + i, part), to + i, part); });
+}
+
+void add_periods(float* sum, std::int64_t period, const float* x, std::int64_t count) {
+  for_pattern(count, period, [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR { put<true>(load(x + i, part), sum + j, part); });
+}
+
+template <int N, int... M>
+void fill(OuterKernels& k, std::integer_sequence<int, M...>) {
+  k.max_rows[N] = sizeof...(M);
+  ((k.outer[N][M + 1] = outer<M + 1, N>), ...);
+}
+
+}  // namespace
+
+const OuterKernels* make_outer_kernels() {
+  static const OuterKernels kernels = [] {
+    OuterKernels k = {};
+    k.lanes = static_cast<int>(kLanes);
+    fill<1>(k, std::make_integer_sequence<int, rows_of(1)>());
+    fill<2>(k, std::make_integer_sequence<int, rows_of(2)>());
+    fill<3>(k, std::make_integer_sequence<int, rows_of(3)>());
+    k.add = add;
+    k.add_periods = add_periods;
+    return k;
+  }();
+  return &kernels;
+}
+
+}  // namespace vg::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace vg {
+HWY_EXPORT(make_outer_kernels);
+const cpu::OuterKernels& cpu::outer_kernels() { return *HWY_DYNAMIC_DISPATCH(make_outer_kernels)(); }
+}  // namespace vg
+#endif

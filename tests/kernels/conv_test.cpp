@@ -1,0 +1,350 @@
+// Convolution, its two gradients and channel sums against a double-precision reference written as the formulas in kernels/conv.h. The reference's
+// own gradients are checked by finite differences of its forward pass.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/conv.h"
+#include "tests/kernels/harness.h"
+
+namespace vg::test {
+namespace {
+
+VG_COVERS(conv_forward);
+VG_COVERS(conv_backward_data);
+VG_COVERS(conv_backward_weight);
+VG_COVERS(channel_sum);
+
+struct Case {
+  std::int64_t n;
+  std::int64_t in[3];
+  std::int64_t i0, i1, o;  // i1 = 0: one input
+  std::int32_t kernel[3], stride[3] = {1, 1, 1}, dilation[3] = {1, 1, 1}, pad[3] = {0, 0, 0}, pad_high[3] = {-1, -1, -1};  // -1: as pad
+  Activation activation = {};
+  bool bias = true;
+  bool on_all = true;  // small enough for sim
+
+  std::int64_t inputs() const { return i0 + i1; }
+  std::int64_t taps() const { return std::int64_t{kernel[0]} * kernel[1] * kernel[2]; }
+  std::int64_t out(int a) const {
+    return (in[a] + pad[a] + (pad_high[a] < 0 ? pad[a] : pad_high[a]) - dilation[a] * (kernel[a] - 1) - 1) / stride[a] + 1;
+  }
+  Shape x_shape(std::int64_t channels) const { return {n, in[0], in[1], in[2], channels}; }
+  Shape y_shape() const { return {n, out(0), out(1), out(2), o}; }
+  Shape w_shape() const { return {o, inputs(), kernel[0], kernel[1], kernel[2]}; }
+  ConvParams params() const {
+    ConvParams p;
+    for (int a = 0; a < 3; ++a) p.stride[a] = stride[a], p.dilation[a] = dilation[a], p.pad[a] = pad[a];
+    p.activation = activation;
+    return p;
+  }
+};
+
+void PrintTo(const Case& c, std::ostream* os) {
+  *os << "x " << to_string(c.x_shape(c.i0)) << " + " << c.i1 << ", w " << to_string(c.w_shape()) << ", y " << to_string(c.y_shape());
+  for (int a = 0; a < 3; ++a) *os << (a ? ", " : "; stride dilation pad ") << c.stride[a] << " " << c.dilation[a] << " " << c.pad[a];
+}
+
+using Doubles = std::vector<double>;
+
+// Calls visit(y voxel, x voxel, tap) for every product of the formula; voxels count through samples and space.
+template <class Visit>
+void for_products(const Case& c, const Visit& visit) {
+  std::int64_t at[3];
+  for (std::int64_t n = 0, voxel = 0; n < c.n; ++n)
+    for (at[0] = 0; at[0] < c.out(0); ++at[0])
+      for (at[1] = 0; at[1] < c.out(1); ++at[1])
+        for (at[2] = 0; at[2] < c.out(2); ++at[2], ++voxel)
+          for (std::int64_t tap = 0; tap < c.taps(); ++tap) {
+            const std::int64_t k[3] = {tap / c.kernel[2] / c.kernel[1], tap / c.kernel[2] % c.kernel[1], tap % c.kernel[2]};
+            std::int64_t from = n;
+            bool inside = true;
+            for (int a = 0; a < 3; ++a) {
+              const std::int64_t z = at[a] * c.stride[a] - c.pad[a] + k[a] * c.dilation[a];
+              inside = inside && z >= 0 && z < c.in[a];
+              from = from * c.in[a] + z;
+            }
+            if (inside) visit(voxel, from, tap);
+          }
+}
+
+Doubles forward(const Case& c, const Doubles& x, const Doubles& w, const Doubles& b) {
+  Doubles y(static_cast<std::size_t>(c.y_shape().elements()));
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] = b.empty() ? 0.0 : b[i % static_cast<std::size_t>(c.o)];
+  for_products(c, [&](std::int64_t v, std::int64_t u, std::int64_t tap) {
+    for (std::int64_t o = 0; o < c.o; ++o)
+      for (std::int64_t i = 0; i < c.inputs(); ++i)
+        y[static_cast<std::size_t>(v * c.o + o)] +=
+            x[static_cast<std::size_t>(u * c.inputs() + i)] * w[static_cast<std::size_t>((o * c.inputs() + i) * c.taps() + tap)];
+  });
+  return y;
+}
+
+Doubles backward_data(const Case& c, const Doubles& dy, const Doubles& w, const Doubles& b) {
+  Doubles dx(static_cast<std::size_t>(c.x_shape(c.inputs()).elements()));
+  for (std::size_t i = 0; i < dx.size(); ++i) dx[i] = b.empty() ? 0.0 : b[i % static_cast<std::size_t>(c.inputs())];
+  for_products(c, [&](std::int64_t v, std::int64_t u, std::int64_t tap) {
+    for (std::int64_t o = 0; o < c.o; ++o)
+      for (std::int64_t i = 0; i < c.inputs(); ++i)
+        dx[static_cast<std::size_t>(u * c.inputs() + i)] +=
+            dy[static_cast<std::size_t>(v * c.o + o)] * w[static_cast<std::size_t>((o * c.inputs() + i) * c.taps() + tap)];
+  });
+  return dx;
+}
+
+Doubles backward_weight(const Case& c, const Doubles& dy, const Doubles& x) {
+  Doubles dw(static_cast<std::size_t>(c.w_shape().elements()));
+  for_products(c, [&](std::int64_t v, std::int64_t u, std::int64_t tap) {
+    for (std::int64_t o = 0; o < c.o; ++o)
+      for (std::int64_t i = 0; i < c.inputs(); ++i)
+        dw[static_cast<std::size_t>((o * c.inputs() + i) * c.taps() + tap)] +=
+            dy[static_cast<std::size_t>(v * c.o + o)] * x[static_cast<std::size_t>(u * c.inputs() + i)];
+  });
+  return dw;
+}
+
+double apply(const Activation& f, double x) {
+  switch (f.kind) {
+    case ActivationKind::relu: return std::max(x, 0.0);
+    case ActivationKind::leaky_relu: return x < 0 ? f.alpha * x : x;
+    case ActivationKind::elu: return x < 0 ? f.alpha * std::expm1(x) : x;
+    case ActivationKind::gelu: return x / 2 * (1 + std::erf(x / std::sqrt(2.0)));
+    case ActivationKind::gelu_tanh: return x / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ActivationKind::silu: return x / (1 + std::exp(-x));
+    case ActivationKind::sigmoid: return 1 / (1 + std::exp(-x));
+    case ActivationKind::identity:
+    case ActivationKind::prelu: break;
+  }
+  return x;
+}
+
+// Channels [first, first + count) of rows of `channels`.
+template <class T>
+std::vector<T> columns(const std::vector<T>& all, std::int64_t channels, std::int64_t first, std::int64_t count) {
+  std::vector<T> part;
+  for (std::size_t row = 0; row < all.size(); row += static_cast<std::size_t>(channels))
+    for (std::int64_t i = 0; i < count; ++i) part.push_back(all[row + static_cast<std::size_t>(first + i)]);
+  return part;
+}
+
+const std::vector<Case>& cases() {
+  using K = ActivationKind;
+  static const std::vector<Case> list = {
+      // 1-D and 2-D, odd extents, kernels 1..7
+      {1, {1, 1, 1}, 1, 0, 1, {1, 1, 1}},
+      {2, {1, 1, 33}, 3, 0, 5, {1, 1, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}},
+      {1, {1, 1, 33}, 2, 0, 3, {1, 1, 7}, {1, 1, 2}, {1, 1, 1}, {0, 0, 3}},
+      {3, {1, 7, 17}, 1, 0, 16, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {K::leaky_relu, 0.01f}},
+      {2, {1, 17, 7}, 16, 0, 16, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},
+      {1, {1, 7, 33}, 16, 16, 16, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {K::relu}},
+      {2, {1, 9, 17}, 5, 3, 7, {1, 5, 5}, {1, 1, 1}, {1, 1, 1}, {0, 2, 2}, {-1, -1, -1}, {K::elu, 0.7f}, false},
+      {1, {1, 17, 17}, 33, 0, 17, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}},
+      {1, {1, 16, 18}, 16, 0, 32, {1, 3, 3}, {1, 2, 2}, {1, 1, 1}, {0, 1, 1}},
+      {1, {1, 7, 7}, 4, 0, 48, {1, 4, 6}, {1, 1, 1}, {1, 1, 1}, {0, 2, 3}, {0, 1, 2}},
+      {2, {1, 7, 17}, 17, 1, 44, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {-1, -1, -1}, {K::sigmoid}},
+      {1, {1, 17, 33}, 3, 0, 4, {1, 7, 7}, {1, 3, 3}, {1, 1, 1}, {0, 3, 3}, {-1, -1, -1}, {K::gelu}},
+      {1, {1, 7, 33}, 3, 2, 18, {1, 3, 3}, {1, 1, 1}, {1, 2, 3}, {0, 2, 3}, {-1, -1, -1}, {K::silu}},
+      {1, {1, 9, 13}, 6, 0, 10, {1, 3, 3}, {1, 2, 3}, {1, 3, 2}, {0, 3, 2}},
+      {1, {1, 2, 3}, 5, 0, 6, {1, 3, 3}, {1, 1, 1}, {1, 5, 7}, {0, 5, 7}},  // all but the middle tap lies outside
+      {1, {1, 6, 5}, 4, 3, 5, {1, 2, 2}, {1, 1, 1}, {1, 1, 1}, {0, 1, 0}, {0, 0, 1}},
+      {1, {1, 8, 10}, 16, 0, 20, {1, 2, 2}, {1, 2, 2}},  // what a 2 x 2 upsampling runs backwards
+      {2, {1, 6, 10}, 32, 0, 16, {1, 2, 2}, {1, 2, 2}},
+      {1, {1, 5, 7}, 8, 0, 9, {1, 1, 1}, {1, 2, 3}},  // voxels that no output reads
+      // 3-D
+      {1, {7, 5, 9}, 1, 0, 16, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {-1, -1, -1}, {K::gelu_tanh}},
+      {1, {5, 5, 7}, 30, 0, 30, {3, 3, 3}, {1, 1, 1}, {2, 2, 2}, {2, 2, 2}, {-1, -1, -1}, {K::elu, 1.0f}, true, false},
+      {2, {5, 4, 17}, 3, 4, 6, {3, 3, 3}, {2, 2, 2}, {1, 1, 1}, {1, 1, 1}},
+      {1, {4, 6, 6}, 16, 0, 8, {2, 2, 2}, {2, 2, 2}},
+      {2, {3, 5, 7}, 4, 0, 3, {1, 2, 3}, {1, 2, 1}, {1, 1, 2}, {0, 1, 2}, {0, 0, 1}},
+      {1, {7, 7, 33}, 2, 0, 5, {3, 3, 3}, {1, 1, 1}, {3, 3, 16}, {3, 3, 16}},
+      // larger ones, for tile and chunk borders of the cpu: several tiles in a row, several blocks of channels, several chunks
+      {3, {1, 65, 67}, 16, 0, 16, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {}, true, false},
+      {1, {1, 3, 2100}, 17, 0, 33, {1, 1, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}, {-1, -1, -1}, {}, true, false},
+      {1, {1, 40, 60}, 16, 0, 44, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {-1, -1, -1}, {}, true, false},
+      {5, {3, 4, 6}, 100, 28, 96, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {-1, -1, -1}, {}, false, false},
+      {1, {1, 6, 5}, 70, 0, 83, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {}, true, false},
+  };
+  return list;
+}
+
+bool runs(const Case& c, const test::KernelRun& run) { return c.on_all || run.device == kCpu; }
+
+class Convolution : public ::testing::TestWithParam<Case> {
+ protected:
+  const Case c = GetParam();
+  const std::vector<float> x = normals(c.x_shape(c.inputs()).elements(), 1), w = normals(c.w_shape().elements(), 2), b = normals(c.o, 3),
+                           dy = normals(c.y_shape().elements(), 4);
+  Tensor x0(const test::KernelRun& run) const { return run.put(columns(x, c.inputs(), 0, c.i0), c.x_shape(c.i0)); }
+  Tensor x1(const test::KernelRun& run) const { return c.i1 ? run.put(columns(x, c.inputs(), c.i0, c.i1), c.x_shape(c.i1)) : Tensor(); }
+};
+
+TEST_P(Convolution, Forward) {
+  Doubles want = forward(c, doubles(x), doubles(w), c.bias ? doubles(b) : Doubles());
+  for (double& v : want) v = apply(c.activation, v);
+  Bits bits;
+  for (const test::KernelRun& run : runs_of(conv_forward)) {
+    if (!runs(c, run)) continue;
+    SCOPED_TRACE(run.name);
+    Tensor y = run.blank(c.y_shape());
+    conv_forward(run.exec(), y, x0(run), x1(run), run.put(w, c.w_shape()), c.bias ? run.put(b) : Tensor(), c.params());
+    expect_close(y, want, {.relative = 4e-6});
+    bits.same(run, y);
+  }
+}
+
+TEST_P(Convolution, BackwardData) {
+  const Doubles want = backward_data(c, doubles(dy), doubles(w), {});
+  ConvParams p = c.params();
+  p.activation = {};
+  const bool sparse = want.size() == 1 || c.stride[0] * c.stride[1] * c.stride[2] > c.taps();
+  Bits bits;
+  for (const test::KernelRun& run : runs_of(conv_backward_data)) {
+    if (!runs(c, run)) continue;
+    SCOPED_TRACE(run.name);
+    for (int which = 1; which <= (c.i1 ? 3 : 1); ++which)
+      for (const float beta : {0.0f, 1.0f}) {
+        SCOPED_TRACE("wanted " + std::to_string(which) + ", beta " + std::to_string(beta));
+        Output dx0, dx1;
+        if (which & 1) dx0 = run.output(c.x_shape(c.i0), beta, 5);
+        if (which & 2) dx1 = run.output(c.x_shape(c.i1), beta, 6);
+        conv_backward_data(run.exec(), dx0.grad, dx1.grad, run.put(dy, c.y_shape()), run.put(w, c.w_shape()), Tensor(), p);
+        const std::string what = std::to_string(which) + " " + std::to_string(beta);
+        if (which & 1) expect_close(dx0, columns(want, c.inputs(), 0, c.i0), {.relative = 2e-6, .trivial = sparse});
+        if (which & 2) expect_close(dx1, columns(want, c.inputs(), c.i0, c.i1), {.relative = 2e-6, .trivial = sparse});
+        if (which & 1) bits.same(run, dx0.grad.tensor, "dx0 " + what);
+        if (which & 2) bits.same(run, dx1.grad.tensor, "dx1 " + what);
+      }
+  }
+}
+
+TEST_P(Convolution, TransposedForward) {
+  if (c.i1) return;  // transposed convolution has one output
+  const std::vector<float> bias = normals(c.i0, 9);
+  const Doubles want = backward_data(c, doubles(dy), doubles(w), doubles(bias));
+  ConvParams p = c.params();
+  p.activation = {};
+  Bits bits;
+  for (const test::KernelRun& run : runs_of(conv_backward_data)) {
+    if (!runs(c, run)) continue;
+    SCOPED_TRACE(run.name);
+    Output y = run.output(c.x_shape(c.i0), 0.0f);
+    conv_backward_data(run.exec(), y.grad, Grad{}, run.put(dy, c.y_shape()), run.put(w, c.w_shape()), run.put(bias), p);
+    expect_close(y, want, {.relative = 4e-6});
+    bits.same(run, y.grad.tensor);
+  }
+}
+
+TEST_P(Convolution, BackwardWeight) {
+  const Doubles want = backward_weight(c, doubles(dy), doubles(x));
+  const bool sparse = c.dilation[2] * (c.kernel[2] / 2) >= c.in[2];  // outer taps meet padding only
+  ConvParams p = c.params();
+  p.activation = {};
+  Bits bits;
+  for (const test::KernelRun& run : runs_of(conv_backward_weight)) {
+    if (!runs(c, run)) continue;
+    SCOPED_TRACE(run.name);
+    for (const float beta : {0.0f, 1.0f}) {
+      SCOPED_TRACE("beta " + std::to_string(beta));
+      Output dw = run.output(c.w_shape(), beta);
+      conv_backward_weight(run.exec(), dw.grad, run.put(dy, c.y_shape()), x0(run), x1(run), p);
+      expect_close(dw, want, {.relative = 4e-6, .trivial = sparse || want.size() == 1});
+      bits.same(run, dw.grad.tensor, "dw " + std::to_string(beta));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Convolution, ::testing::ValuesIn(cases()));
+
+// The reference's gradients of f = sum of y * r are what finite differences of its forward pass say.
+TEST(ConvolutionReference, GradientsAreThoseOfTheForwardPass) {
+  for (const Case& c : {Case{1, {1, 4, 5}, 2, 1, 2, {1, 3, 2}, {1, 2, 1}, {1, 1, 2}, {0, 1, 1}},
+                        Case{2, {3, 2, 3}, 1, 0, 2, {2, 1, 3}, {1, 1, 2}, {1, 1, 1}, {1, 0, 1}}}) {
+    const Doubles x = doubles(normals(c.x_shape(c.inputs()).elements(), 1)), w = doubles(normals(c.w_shape().elements(), 2)),
+                  r = doubles(normals(c.y_shape().elements(), 3));
+    const auto f = [&](const Doubles& xs, const Doubles& ws) {
+      const Doubles y = forward(c, xs, ws, {});
+      double sum = 0;
+      for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * r[i];
+      return sum;
+    };
+    const Doubles dx = numeric_gradient([&](const Doubles&v) { return f(v, w); }, x),
+                  dw = numeric_gradient([&](const Doubles&v) { return f(x, v); }, w);
+    const Doubles dx_want = backward_data(c, r, w, {}), dw_want = backward_weight(c, r, x);
+    for (std::size_t i = 0; i < dx.size(); ++i) EXPECT_NEAR(dx[i], dx_want[i], 1e-8);
+    for (std::size_t i = 0; i < dw.size(); ++i) EXPECT_NEAR(dw[i], dw_want[i], 1e-8);
+  }
+}
+
+// A sample's bits do not depend on its company.
+TEST(ConvolutionBatch, SampleAloneGivesTheBitsThatItGivesInABatch) {
+  const Case c{3, {1, 9, 31}, 5, 4, 19, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}};
+  Case one = c;
+  one.n = 1;
+  const std::vector<float> x0 = normals(c.x_shape(c.i0).elements(), 1), x1 = normals(c.x_shape(c.i1).elements(), 2),
+                           w = normals(c.w_shape().elements(), 3), b = normals(c.o, 4);
+  const auto sample = [&](const std::vector<float>& all, std::int64_t n) {
+    const auto size = static_cast<std::ptrdiff_t>(all.size() / 3);
+    return std::vector<float>(all.begin() + n * size, all.begin() + (n + 1) * size);
+  };
+  for (const test::KernelRun& run : runs_of(conv_forward)) {
+    SCOPED_TRACE(run.name);
+    Tensor y = run.blank(c.y_shape());
+    conv_forward(run.exec(), y, run.put(x0, c.x_shape(c.i0)), run.put(x1, c.x_shape(c.i1)), run.put(w, c.w_shape()), run.put(b),
+                 c.params());
+    synchronize(run.device);
+    const std::vector<float> together = to_host<float>(y);
+    for (std::int64_t n = 0; n < c.n; ++n) {
+      Tensor alone = run.blank(one.y_shape());
+      conv_forward(run.exec(), alone, run.put(sample(x0, n), one.x_shape(c.i0)), run.put(sample(x1, n), one.x_shape(c.i1)),
+                   run.put(w, c.w_shape()), run.put(b), c.params());
+      synchronize(run.device);
+      EXPECT_EQ(to_host<float>(alone), sample(together, n)) << "sample " << n;
+    }
+  }
+}
+
+// A batch's weight gradient is the tree of its samples' gradients: ((0+1)+(2+3))+4.
+TEST(ConvolutionBatch, WeightGradientIsTheTreeOverSamples) {
+  const Case c{5, {1, 33, 40}, 6, 0, 18, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}};
+  Case one = c;
+  one.n = 1;
+  const std::vector<float> x = normals(c.x_shape(c.i0).elements(), 1), dy = normals(c.y_shape().elements(), 2);
+  const test::KernelRun run("cpu", "cpu", kCpu);
+  std::vector<std::vector<float>> sums;
+  for (std::int64_t n = 0; n < c.n; ++n) {
+    const auto part = [&](const std::vector<float>& all) {
+      const auto size = static_cast<std::ptrdiff_t>(all.size() / 5);
+      return std::vector<float>(all.begin() + n * size, all.begin() + (n + 1) * size);
+    };
+    Output dw = run.output(c.w_shape(), 0.0f);
+    conv_backward_weight(run.exec(), dw.grad, run.put(part(dy), one.y_shape()), run.put(part(x), one.x_shape(c.i0)), Tensor(), c.params());
+    sums.push_back(to_host<float>(dw.grad.tensor));
+  }
+  for (std::size_t step = 1; step < sums.size(); step *= 2)
+    for (std::size_t n = 0; n + step < sums.size(); n += 2 * step)
+      for (std::size_t i = 0; i < sums[n].size(); ++i) sums[n][i] += sums[n + step][i];
+  Output all = run.output(c.w_shape(), 0.0f);
+  conv_backward_weight(run.exec(), all.grad, run.put(dy, c.y_shape()), run.put(x, c.x_shape(c.i0)), Tensor(), c.params());
+  EXPECT_EQ(to_host<float>(all.grad.tensor), sums[0]);
+}
+
+TEST(ChannelSum, AgainstDoubles) {
+  for (const Shape& shape : {Shape{1, 1, 1, 1, 1}, Shape{2, 1, 7, 17, 1}, Shape{3, 1, 33, 33, 17}, Shape{1, 3, 7, 17, 33},
+                             Shape{5, 1, 70, 90, 16}, Shape{2, 1, 3, 5, 130}}) {
+    SCOPED_TRACE(to_string(shape));
+    const std::vector<float> dy = normals(shape.elements(), 1, 0.5);
+    Doubles want(static_cast<std::size_t>(shape.c()));
+    for (std::size_t i = 0; i < dy.size(); ++i) want[i % want.size()] += dy[i];
+    Bits bits;
+    for (const test::KernelRun& run : runs_of(channel_sum))
+      for (const float beta : {0.0f, 1.0f}) {
+        SCOPED_TRACE(run.name);
+        Output db = run.output({shape.c()}, beta);
+        channel_sum(run.exec(), db.grad, run.put(dy, shape));
+        expect_close(db, want, {.relative = 2e-6});
+        bits.same(run, db.grad.tensor, std::to_string(beta));
+      }
+  }
+}
+
+}  // namespace
+}  // namespace vg::test
