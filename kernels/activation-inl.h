@@ -51,7 +51,7 @@ struct Gelu {
   }
 };
 
-struct GeluTanh {  // x/2 (1 + tanh u) = x sigmoid(2u), which has no cancellation for negative x
+struct GeluTanh {                                    // x/2 (1 + tanh u) = x sigmoid(2u), which has no cancellation for negative x
   static constexpr float k2 = 1.59576912160573071f;  // 2 sqrt(2 / pi)
   HWY_INLINE VF forward(VF x) const {
     const VF u2 = hn::Mul(hn::Mul(set(k2), x), hn::MulAdd(set(0.044715f), hn::Mul(x, x), set(1.0f)));

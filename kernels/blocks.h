@@ -34,7 +34,7 @@ struct ChannelBlocks {
     blocks = (sample + block - 1) / block;
   }
   std::int64_t samples, voxels, channels;
-  std::int64_t sample;  // floats in one sample
+  std::int64_t sample;                 // floats in one sample
   std::int64_t period, block, blocks;  // floats, floats, blocks in one sample
 
   std::int64_t floats(std::int64_t k) const { return std::min(block, sample - k * block); }  // in block k of a sample

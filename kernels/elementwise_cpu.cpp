@@ -2,6 +2,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/elementwise_cpu.cpp"
 #include "kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -28,7 +29,8 @@ void accumulate_floats(float* dx, bool add, const float* dy, float scale, std::i
 }
 
 // `count` channels of each voxel, `to_stride` and `from_stride` floats from voxel to voxel.
-void copy_strided(float* to, std::int64_t to_stride, bool add, const float* from, std::int64_t from_stride, std::int64_t count, std::int64_t voxels) {
+void copy_strided(float* to, std::int64_t to_stride, bool add, const float* from, std::int64_t from_stride, std::int64_t count,
+                  std::int64_t voxels) {
   if (add)
     for (std::int64_t v = 0; v < voxels; ++v, to += to_stride, from += from_stride)
       for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<true>(load(from + i, part), to + i, part); });
@@ -57,8 +59,9 @@ HWY_EXPORT(copy_strided);
 namespace cpu {
 
 void fill(const Exec&, Tensor& y, const FillParams& p) {
-  for_flat_blocks(y.elements(),
-                  [&](std::int64_t i, std::int64_t count) { HWY_DYNAMIC_DISPATCH(fill_floats)(y.data<float>() + i, p.value, count); });
+  for_flat_blocks(y.elements(), [&](std::int64_t i, std::int64_t count) {
+    HWY_DYNAMIC_DISPATCH(fill_floats)(y.data<float>() + i, p.value, count);
+  });
 }
 
 void add(const Exec&, Tensor& y, const Tensor& a, const Tensor& b) {
@@ -81,8 +84,8 @@ void copy_channels(const Exec&, const Grad& to, const Tensor& from, const Channe
   if (p.count == 0) return;
   for_rows(from.elements() / from_stride, p.count, [&](std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(copy_strided)
-    (to.data() + begin * to_stride + p.first_to, to_stride, to.beta != 0, from.data<float>() + begin * from_stride + p.first_from, from_stride, p.count,
-     end - begin);
+    (to.data() + begin * to_stride + p.first_to, to_stride, to.beta != 0, from.data<float>() + begin * from_stride + p.first_from,
+     from_stride, p.count, end - begin);
   });
 }
 

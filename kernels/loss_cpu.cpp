@@ -3,6 +3,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/loss_cpu.cpp"
 #include "kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -234,14 +235,15 @@ void dice_ce_forward(const Exec& ex, Tensor& result, Tensor& sums, const Tensor&
   }
   tree_sum(total.data(), N, width);
   if (!p.per_sample) add_terms(total.data());
-  const double count = total[3 * C + 1], ce = count > 0 ? total[3 * C] / count : 0.0, lost = count > 0 && terms > 0 ? 1 - dice / static_cast<double>(terms) : 0.0;
+  const double count = total[3 * C + 1], ce = count > 0 ? total[3 * C] / count : 0.0,
+               lost = count > 0 && terms > 0 ? 1 - dice / static_cast<double>(terms) : 0.0;
   float* out = result.data<float>();
   out[0] = static_cast<float>(static_cast<double>(p.ce_weight) * ce + static_cast<double>(p.dice_weight) * lost);
   out[1] = static_cast<float>(ce), out[2] = static_cast<float>(lost), out[3] = static_cast<float>(count);
 }
 
-void dice_ce_backward(const Exec&, const Grad& dlogits, const Tensor& logits, const Tensor& labels, const Tensor& sums, const Tensor& result,
-                      const Tensor& scale, const DiceCeParams& p) {
+void dice_ce_backward(const Exec&, const Grad& dlogits, const Tensor& logits, const Tensor& labels, const Tensor& sums,
+                      const Tensor& result, const Tensor& scale, const DiceCeParams& p) {
   if (!dlogits.wanted()) return;
   const VoxelBlocks cut(logits.shape());
   const std::int64_t C = cut.channels, N = cut.samples, padded = (C + 15) / 16 * 16, groups = p.per_sample ? N : 1;

@@ -3,6 +3,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/norm_cpu.cpp"
 #include "kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -214,8 +215,8 @@ void norm_apply(const Exec& ex, Tensor& y, const Tensor& x, const Tensor& mean, 
   });
 }
 
-void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Grad& dbeta, const Tensor& dy, const Tensor& x, const Tensor& mean,
-                   const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const NormParams& p) {
+void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Grad& dbeta, const Tensor& dy, const Tensor& x,
+                   const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const NormParams& p) {
   const ChannelBlocks cut(x.shape());
   const std::int64_t C = cut.channels, groups = mean.shape()[0];
   assert(x.shape() == dy.shape() && (groups == cut.samples || groups == 1) && p.activation.kind != ActivationKind::prelu);
@@ -281,7 +282,8 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
   });
 }
 
-void norm_update_running(const Exec&, Tensor& running_mean, Tensor& running_var, const Tensor& mean, const Tensor& rstd, const RunningParams& p) {
+void norm_update_running(const Exec&, Tensor& running_mean, Tensor& running_var, const Tensor& mean, const Tensor& rstd,
+                         const RunningParams& p) {
   const double momentum = p.momentum, unbiased = p.count > 1 ? static_cast<double>(p.count) / static_cast<double>(p.count - 1) : 1.0;
   for (std::int64_t c = 0; c < mean.elements(); ++c) {
     const double r = rstd.data<float>()[c], variance = std::max(0.0, 1.0 / (r * r) - static_cast<double>(p.eps));

@@ -2,6 +2,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/optim_cpu.cpp"
 #include "kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -78,7 +79,8 @@ HWY_EXPORT(squares);
 namespace cpu {
 
 void adam_step(const Exec&, Tensor& w, Tensor& m, Tensor& v, const Tensor& g, const Tensor& scalars, const AdamParams& p) {
-  assert(w.elements() == m.elements() && w.elements() == v.elements() && w.elements() == g.elements() && scalars.elements() == kOptimScalars);
+  assert(w.elements() == m.elements() && w.elements() == v.elements() && w.elements() == g.elements() &&
+         scalars.elements() == kOptimScalars);
   for_flat_blocks(w.elements(), [&](std::int64_t i, std::int64_t count) {
     HWY_DYNAMIC_DISPATCH(adam_floats)
     (w.data<float>() + i, m.data<float>() + i, v.data<float>() + i, g.data<float>() + i, scalars.data<float>(), p, count);

@@ -3,6 +3,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/pool_cpu.cpp"
 #include "kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -47,8 +48,8 @@ HWY_INLINE MF beats(VF x, VF best) { return hn::Or(hn::Gt(x, best), hn::AndNot(h
 
 // The largest value in window (zd, zh, zw) for the lanes at channel c, and the number of the tap that holds it, counted in (d, h, w) order.
 template <class P>
-HWY_INLINE void winner(const PoolShape& s, const float* x, std::int64_t zd, std::int64_t zh, std::int64_t zw, std::int64_t c, P part, VF& best,
-                       VF& tap) {
+HWY_INLINE void winner(const PoolShape& s, const float* x, std::int64_t zd, std::int64_t zh, std::int64_t zw, std::int64_t c, P part,
+                       VF& best, VF& tap) {
   best = set(-__builtin_inff());
   tap = set(-1.0f);  // a window that lies wholly in the padding has no winner
   bool first = true;
@@ -137,9 +138,8 @@ void maxpool_forward(const Exec&, Tensor& y, const Tensor& x, const PoolParams& 
   assert(x.shape().n() == y.shape().n() && x.shape().c() == y.shape().c());
   const std::int64_t C = s.channels, x_sample = x.shape().voxels() * C, y_row = s.out[2] * C;
   for_rows(y.shape().n() * s.out[0] * s.out[1], y_row * p.kernel[0] * p.kernel[1] * p.kernel[2], [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r)
-      HWY_DYNAMIC_DISPATCH(pool_row)
-      (s, x.data<float>() + r / s.out[1] / s.out[0] * x_sample, y.data<float>() + r * y_row, r / s.out[1] % s.out[0], r % s.out[1]);
+    for (std::int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(pool_row)
+    (s, x.data<float>() + r / s.out[1] / s.out[0] * x_sample, y.data<float>() + r * y_row, r / s.out[1] % s.out[0], r % s.out[1]);
   });
 }
 
@@ -157,13 +157,15 @@ void maxpool_backward(const Exec& ex, const Grad& dx, const Tensor& dy, const Te
       Tensor target = dx.tensor;
       cpu::fill(ex, target, {0.0f});
     }
-    for_rows(dy.shape().n() * s.out[0] * s.out[1], dy_row * p.kernel[0] * p.kernel[1] * p.kernel[2], [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        const std::int64_t sample = r / s.out[1] / s.out[0] * x_sample;
-        HWY_DYNAMIC_DISPATCH(pool_scatter_row)
-        (s, x.data<float>() + sample, dy.data<float>() + r * dy_row, dx.data() + sample, dx.beta != 0.0f, r / s.out[1] % s.out[0], r % s.out[1]);
-      }
-    });
+    for_rows(dy.shape().n() * s.out[0] * s.out[1], dy_row * p.kernel[0] * p.kernel[1] * p.kernel[2],
+             [&](std::int64_t begin, std::int64_t end) {
+               for (std::int64_t r = begin; r < end; ++r) {
+                 const std::int64_t sample = r / s.out[1] / s.out[0] * x_sample;
+                 HWY_DYNAMIC_DISPATCH(pool_scatter_row)
+                 (s, x.data<float>() + sample, dy.data<float>() + r * dy_row, dx.data() + sample, dx.beta != 0.0f, r / s.out[1] % s.out[0],
+                  r % s.out[1]);
+               }
+             });
     return;
   }
   for_rows(x.shape().n() * s.in[0] * s.in[1], x_row * p.kernel[0] * p.kernel[1] * p.kernel[2], [&](std::int64_t begin, std::int64_t end) {
@@ -172,7 +174,8 @@ void maxpool_backward(const Exec& ex, const Grad& dx, const Tensor& dy, const Te
       const std::int64_t n = r / s.in[1] / s.in[0];
       std::fill(row.begin(), row.end(), 0.0f);
       HWY_DYNAMIC_DISPATCH(pool_gather_row)
-      (s, x.data<float>() + n * x_sample, dy.data<float>() + n * s.out[0] * s.out[1] * dy_row, row.data(), r / s.in[1] % s.in[0], r % s.in[1]);
+      (s, x.data<float>() + n * x_sample, dy.data<float>() + n * s.out[0] * s.out[1] * dy_row, row.data(), r / s.in[1] % s.in[0],
+       r % s.in[1]);
       float* to = dx.data() + r * x_row;
       for (std::int64_t i = 0; i < x_row; ++i) to[i] = dx.beta != 0.0f ? to[i] + row[i] : row[i];
     }

@@ -3,6 +3,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/upsample_cpu.cpp"
 #include "kernels/simd.h"
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -96,8 +97,9 @@ HWY_EXPORT(gather_row);
 std::vector<Stretch> stretch_taps(std::int64_t extent, std::int64_t factor, bool linear) {
   std::vector<Stretch> taps(static_cast<std::size_t>(extent * factor));
   for (std::int64_t u = 0; u < extent * factor; ++u) {
-    const double at = linear ? std::clamp((static_cast<double>(u) + 0.5) / static_cast<double>(factor) - 0.5, 0.0, static_cast<double>(extent - 1))
-                             : static_cast<double>(u / factor);
+    const double at =
+        linear ? std::clamp((static_cast<double>(u) + 0.5) / static_cast<double>(factor) - 0.5, 0.0, static_cast<double>(extent - 1))
+               : static_cast<double>(u / factor);
     const std::int64_t low = static_cast<std::int64_t>(at);
     const double beyond = at - static_cast<double>(low);
     taps[u] = {low, beyond > 0 ? low + 1 : low, static_cast<float>(1 - beyond)};
@@ -110,7 +112,7 @@ struct GatherTaps {
   std::vector<Gather> taps;
   std::vector<float> weights;
   GatherTaps(const std::vector<Stretch>& stretch, std::int64_t extent, std::int64_t factor) {
-    const std::int64_t outputs = extent * factor, reach = 2 * factor;  // an input's outputs lie within one factor of its own
+    const std::int64_t outputs = extent * factor, reach = 2 * factor;      // an input's outputs lie within one factor of its own
     weights.reserve(static_cast<std::size_t>(extent * (reach + factor)));  // no reallocation: taps point into it
     for (std::int64_t v = 0; v < extent; ++v) {
       Gather g{0, 0, weights.data() + weights.size()};
@@ -173,7 +175,8 @@ void upsample_backward(const Exec&, const Grad& dx, const Tensor& dy, const Upsa
   const std::int64_t D = s.d(), H = s.h(), W = s.w(), C = s.c(), fd = p.factor[0], fh = p.factor[1], fw = p.factor[2];
   assert(dy.shape() == Shape({s.n(), D * fd, H * fh, W * fw, C}));
   const std::int64_t row = W * C, dy_row = row * fw;
-  const GatherTaps on_d(stretch_taps(D, fd, p.linear), D, fd), on_h(stretch_taps(H, fh, p.linear), H, fh), on_w(stretch_taps(W, fw, p.linear), W, fw);
+  const GatherTaps on_d(stretch_taps(D, fd, p.linear), D, fd), on_h(stretch_taps(H, fh, p.linear), H, fh),
+      on_w(stretch_taps(W, fw, p.linear), W, fw);
   for_rows(s.n() * D * H, dy_row * fd * fh, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> sum(static_cast<std::size_t>(dy_row)), weights;
     std::vector<const float*> rows;

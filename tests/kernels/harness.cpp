@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "hwy/targets.h"
+#include "kernels/sim/executor.h"
 #include "tensor/parallel.h"
 
 namespace vg::test {
@@ -22,39 +24,54 @@ bool cuda_present() {
   return present;
 }
 
+// Lets the cpu kernels use only these instruction sets (Highway's bits); 0: all that the machine has.
+void choose_targets(std::int64_t targets) {
+  static std::int64_t current = 0;
+  if (targets == current) return;
+  current = targets;
+  hwy::SetSupportedTargetsForTest(targets);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
 template <class T>
 Tensor narrowed(const std::vector<std::int32_t>& values, const Shape& shape, DType type, Device device) {
   std::vector<T> narrow(values.begin(), values.end());
   return copy_to(wrap(narrow.data(), shape, type), device);
 }
 
+// The instruction sets below the machine's best, so that one machine tests them all.
+std::vector<std::int64_t> other_targets() {
+  std::vector<std::int64_t> all;
+  for (std::int64_t target : {HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON})
+    if (hwy::SupportedTargets() & target) all.push_back(target);
+  if (!all.empty()) all.erase(all.begin());
+  return all;
+}
+
 }  // namespace
 
-Run::Run(std::string run_name, std::string run_group, Device where, int threads, int order)
-    : name(std::move(run_name)),
-      group(std::move(run_group)),
-      device(where),
-      threads_(threads),
-      order_(order),
-      scratch_(std::make_shared<ScratchOwner>(where)) {}
+KernelRun::KernelRun(std::string run_name, std::string run_group, Device where)
+    : name(std::move(run_name)), group(std::move(run_group)), device(where), scratch_(std::make_shared<ScratchOwner>(where)) {}
 
-Exec Run::exec() const {
-  set_threads(threads_);
+Exec KernelRun::exec() const {
+  set_threads(threads);
+  if (device.kind == DeviceKind::sim) sim::set_order(static_cast<sim::Order>(order));
+  choose_targets(targets);
   if (device.on_host() && scratch_->bytes) std::memset(scratch_->data, 0xff, scratch_->bytes);
   return Exec{device, scratch_.get(), nullptr};
 }
 
-Tensor Run::put_labels(const std::vector<std::int32_t>& values, Shape shape, DType type) const {
+Tensor KernelRun::put_labels(const std::vector<std::int32_t>& values, Shape shape, DType type) const {
   return type == DType::u8 ? narrowed<std::uint8_t>(values, shape, type, device) : narrowed<std::int32_t>(values, shape, type, device);
 }
 
-Tensor Run::blank(Shape shape, DType type) const {
+Tensor KernelRun::blank(Shape shape, DType type) const {
   Tensor host(shape, type, kCpu);
   std::memset(host.raw(), 0xff, host.bytes());
   return copy_to(host, device);
 }
 
-Output Run::output(Shape shape, float beta, std::uint64_t seed) const {
+Output KernelRun::output(Shape shape, float beta, std::uint64_t seed) const {
   Output out;
   if (beta == 0.0f) {
     out.grad = Grad{blank(shape), beta};
@@ -67,13 +84,20 @@ Output Run::output(Shape shape, float beta, std::uint64_t seed) const {
   return out;
 }
 
-std::vector<Run> runs_of(const KernelBase& kernel) {
+std::vector<KernelRun> runs_of(const KernelBase& kernel) {
   all_kernels();  // fills the slots
-  std::vector<Run> runs;
-  if (kernel.implemented(DeviceKind::cpu))
-    for (int threads : {1, 2, 3}) runs.emplace_back("cpu, " + std::to_string(threads) + " threads", "cpu", kCpu, threads, 0);
-  if (kernel.implemented(DeviceKind::sim)) runs.emplace_back("sim", "sim", kSim, 2, 0);
-  if (cuda_present() && kernel.implemented(DeviceKind::cuda)) runs.emplace_back("cuda:0", "cuda", Device{DeviceKind::cuda, 0}, 2, 0);
+  std::vector<KernelRun> runs;
+  const auto add = [&](std::string name, std::string group, Device device) -> KernelRun& { return runs.emplace_back(name, group, device); };
+  if (kernel.implemented(DeviceKind::cpu)) {
+    for (int threads : {1, 2, 3}) add("cpu, " + std::to_string(threads) + " threads", "cpu", kCpu).threads = threads;
+    for (std::int64_t target : other_targets())
+      add(std::string("cpu, ") + hwy::TargetName(target), hwy::TargetName(target), kCpu).targets = target;
+  }
+  if (kernel.implemented(DeviceKind::sim)) {
+    const char* orders[] = {"forward", "reverse", "random"};  // sim::Order
+    for (int order : {0, 1, 2}) add(std::string("sim, ") + orders[order] + " order", "sim", kSim).order = order;
+  }
+  if (cuda_present() && kernel.implemented(DeviceKind::cuda)) add("cuda:0", "cuda", Device{DeviceKind::cuda, 0});
   return runs;
 }
 
@@ -141,7 +165,7 @@ void expect_close(const Output& got, const std::vector<double>& gradient, Close 
   expect_close(got.grad.tensor, want, how);
 }
 
-void Bits::same(const Run& run, const Tensor& result, const std::string& what) {
+void Bits::same(const KernelRun& run, const Tensor& result, const std::string& what) {
   synchronize(result.device());
   const Tensor host = copy_to(result, kCpu);
   std::vector<std::uint8_t> bytes(host.bytes());

@@ -1,8 +1,8 @@
-// What every kernel test needs: the implementations to run (each cpu thread count, each sim thread order, cuda where there is a device), inputs,
+// What every kernel test needs: the implementations to run (each cpu thread count and instruction set, each sim thread order, cuda where there is a device), inputs,
 // outputs filled with NaN, comparison with a double reference that refuses to be trivial, equal bits across threads and orders.
 //
 //   VG_COVERS(add);                                              // registry_test fails for a kernel that no test file covers
-//   for (const Run& run : runs_of(add)) {
+//   for (const KernelRun& run : runs_of(add)) {
 //     SCOPED_TRACE(run.name);
 //     Tensor y = run.blank(shape);
 //     add(run.exec(), y, run.put(a, shape), run.put(b, shape));
@@ -33,14 +33,16 @@ struct Output {
 };
 
 // One implementation, run in one way.
-class Run {
+class KernelRun {
  public:
-  std::string name;   // "cpu, 2 threads", "sim, reverse order", "cuda:0"
+  std::string name;   // "cpu, 2 threads", "cpu, SSE4", "sim, reverse order", "cuda:0"
   std::string group;  // runs of one group must give the same bits
   Device device;
+  int threads = 2, order = 0;
+  std::int64_t targets = 0;  // instruction sets that the cpu may use; 0: all
 
-  Run(std::string run_name, std::string run_group, Device where, int threads, int order);
-  // Sets threads or order and fills the scratch memory with 0xff (NaN): call it for every kernel call.
+  KernelRun(std::string run_name, std::string run_group, Device where);
+  // Sets threads, order and instruction set, and fills the scratch memory with 0xff (NaN): call it for every kernel call.
   Exec exec() const;
 
   Tensor put(const std::vector<float>& values, Shape shape) const { return from_host(values, shape, device); }
@@ -50,19 +52,19 @@ class Run {
   Output output(Shape shape, float beta, std::uint64_t seed = 77) const;
 
  private:
-  int threads_, order_;
   std::shared_ptr<ScratchOwner> scratch_;
 };
 
-// cpu with 1, 2 and 3 threads; sim forward, reverse, random; cuda:0. Implementations that do not exist are left out (registry_test finds them).
-std::vector<Run> runs_of(const KernelBase& kernel);
+// cpu with 1, 2 and 3 threads, and with each lesser instruction set; sim forward, reverse, random; cuda:0. Implementations that do not exist are left out (registry_test finds them).
+std::vector<KernelRun> runs_of(const KernelBase& kernel);
 
 // The names of all kernels that test files cover.
 std::set<std::string>& covered_kernels();
 struct Covers {
   explicit Covers(const char* name) { covered_kernels().insert(name); }
 };
-#define VG_COVERS(NAME) static const ::vg::test::Covers covers_##NAME { (static_cast<void>(&::vg::NAME), #NAME) }
+#define VG_COVERS(NAME) \
+  static const ::vg::test::Covers covers_##NAME { (static_cast<void>(&::vg::NAME), #NAME) }
 
 std::vector<float> normals(std::int64_t count, std::uint64_t seed, double mean = 0.0, double deviation = 1.0);
 std::vector<float> uniforms(std::int64_t count, std::uint64_t seed, double low = 0.0, double high = 1.0);
@@ -81,7 +83,7 @@ void expect_close(const Output& got, const std::vector<double>& gradient, Close 
 // Remembers each group's first result and compares the bits of all later ones.
 class Bits {
  public:
-  void same(const Run& run, const Tensor& result, const std::string& what = "result");
+  void same(const KernelRun& run, const Tensor& result, const std::string& what = "result");
 
  private:
   std::map<std::string, std::vector<std::uint8_t>> first_;
