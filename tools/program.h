@@ -1,0 +1,76 @@
+// What every program shares: errors become one line on stderr and exit code 1, a progress bar for people, the number of threads.
+#pragma once
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <string>
+
+#include "tensor/device.h"
+#include "tensor/error.h"
+#include "tensor/os.h"
+#include "tensor/parallel.h"
+
+namespace vg {
+
+// Runs `body` after the command line was read. 0 done, 1 failed, 2 usage; body's own value else (130, 143 after an interrupt).
+inline int run_program(CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
+  app.set_version_flag("--version", "voxgrad " VG_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%s: out of memory\n", app.get_name().c_str());
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), e.what());
+  }
+  return 1;
+}
+
+// The device that --device names; says on stderr what "auto" chose and why.
+inline Device choose_device(const std::string& text, bool quiet) {
+  std::string why;
+  const Device device = parse_device(text, &why);
+  if (!quiet && text == "auto") std::fprintf(stderr, "device: %s%s\n", to_string(device).c_str(), why.empty() ? "" : (" (" + why + ")").c_str());
+  return device;
+}
+
+// "1:05", "2:03:10"
+inline std::string duration(double seconds) {
+  const auto s = static_cast<long>(seconds + 0.5);
+  return s >= 3600 ? fmt::format("{}:{:02d}:{:02d}", s / 3600, s / 60 % 60, s % 60) : fmt::format("{}:{:02d}", s / 60, s % 60);
+}
+
+// A line on stderr that is drawn over itself; nothing where stderr is not a terminal or `quiet`.
+class ProgressBar {
+ public:
+  explicit ProgressBar(bool quiet) : shown_(!quiet && os::is_terminal(2)), start_(os::wall_seconds()) {}
+  ~ProgressBar() { clear(); }
+  void draw(double done, const std::string& text) {
+    const double now = os::wall_seconds();
+    if (!shown_ || (now - last_ < 0.1 && done < 1.0)) return;
+    last_ = now;
+    const double elapsed = now - start_, left = done > 0.0 ? elapsed * (1.0 - done) / done : 0.0;
+    const std::string tail = fmt::format(" {:3.0f} %  {} left  {}", done * 100.0, duration(left), text);
+    const int width = std::max(10, std::min(30, os::terminal_columns(2) - static_cast<int>(tail.size()) - 3));
+    const int full = static_cast<int>(done * width);
+    std::fprintf(stderr, "\r\033[K[%s%s]%s", std::string(static_cast<std::size_t>(full), '#').c_str(), std::string(static_cast<std::size_t>(width - full), '.').c_str(), tail.c_str());
+    std::fflush(stderr);
+    drawn_ = true;
+  }
+  void clear() {
+    if (drawn_) std::fprintf(stderr, "\r\033[K"), std::fflush(stderr);
+    drawn_ = false;
+  }
+
+ private:
+  bool shown_, drawn_ = false;
+  double start_, last_ = 0.0;
+};
+
+}  // namespace vg

@@ -1,0 +1,151 @@
+// segtrain: trains a segmentation network on slices, on a folder in nnU-Net's layout, or on phantoms.
+#include <csignal>
+#include <cstdlib>
+
+#include "layers/json.h"
+#include "tools/program.h"
+#include "train/trainer.h"
+
+namespace {
+
+using namespace vg;
+
+struct Arguments {
+  std::string data, run = "run", config, device = "auto", split, fold, lut, view = "axial", init, order, progress;
+  std::vector<std::int64_t> grid = {48, 56, 48};
+  int threads = 0, phantoms = 24;
+  std::int64_t epochs = -1, steps = -1, seed = -1, batch = -1;
+  double rate = -1, time_limit = 0;
+  bool resume = false, quiet = false, phantom = false, plan = false;
+};
+
+Dataset load(const Arguments& a) {
+  SplitOptions split{.file = a.split};
+  if (!a.fold.empty()) {
+    char* end = nullptr;
+    split.fold = static_cast<int>(std::strtol(a.fold.c_str(), &end, 10));
+    split.folds = *end == '/' ? static_cast<int>(std::strtol(end + 1, &end, 10)) : 5;
+    require(*end == '\0', "--fold {}: wanted k or k/K", a.fold);
+  }
+  if (a.phantom) {
+    PhantomDatasetOptions o{.training = a.phantoms, .validation = std::max(1, a.phantoms / 6)};
+    require(a.grid.size() == 2 || a.grid.size() == 3, "--grid: wanted two or three extents");
+    o.grid = a.grid.size() == 2 ? Shape{1, a.grid[0], a.grid[1]} : Shape{a.grid[0], a.grid[1], a.grid[2]};
+    o.seed = static_cast<std::uint64_t>(std::max<std::int64_t>(0, a.seed));
+    return make_phantom_dataset(o);
+  }
+  require(!a.data.empty(), "nothing to train on: name a folder, or use --phantom");
+  if (CLI::ExistingFile(a.data + "/dataset.json").empty()) return load_folder(a.data, {.split = split});
+  return load_slices(a.data, {.view = a.view, .lut = a.lut, .split = split});
+}
+
+TrainConfig configure(const Arguments& a) {
+  TrainConfig c;
+  if (!a.config.empty()) c = train_config_from_json(parse_json(os::read_text(a.config), a.config), a.config);
+  if (a.epochs >= 0) c.epochs = a.epochs, c.steps = 0;
+  if (a.steps >= 0) c.steps = a.steps;
+  if (a.seed >= 0) c.seed = static_cast<std::uint64_t>(a.seed);
+  if (a.batch > 0) c.batch = static_cast<int>(a.batch);
+  if (a.rate > 0) c.schedule.rate = a.rate;
+  return c;
+}
+
+// A list of batches: JSON [[sample names of the first step], ...].
+std::vector<std::int32_t> read_order(const std::string& path, const Dataset& data) {
+  std::map<std::string, std::int32_t> index;
+  for (std::size_t i = 0; i < data.training.size(); ++i) index[data.training[i].name] = static_cast<std::int32_t>(i);
+  std::vector<std::int32_t> order;
+  for (const Json& batch : parse_json(os::read_text(path), path))
+    for (const Json& name : batch) {
+      const auto found = index.find(name.get<std::string>());
+      if (found == index.end()) fail(ErrorCode::bad_file, "{}: no training sample is called {}", path, name.dump());
+      order.push_back(found->second);
+    }
+  return order;
+}
+
+int segtrain(const Arguments& a) {
+  if (a.threads > 0) set_threads(a.threads);
+  const bool json = a.progress == "json", quiet = a.quiet || json;
+  const Device device = choose_device(a.device, quiet);
+  const Dataset data = load(a);
+  TrainConfig config = configure(a);
+  if (!quiet) {
+    std::fprintf(stderr, "data: %zu for training, %zu for validation, %zu classes, %zu skipped\n", data.training.size(), data.validation.size(), data.classes.size(),
+                 data.skipped.size());
+    for (const std::string& s : data.skipped) std::fprintf(stderr, "  skipped %s\n", s.c_str());
+  }
+  if (a.plan) {
+    UnetConfig n = config.network;
+    n.spatial_dims = data.spatial_dims, n.in_channels = static_cast<int>(data.channels.size()), n.classes = static_cast<int>(data.classes.size());
+    const Graph g = unet(n);
+    Shape s = data.training[0].image.shape();
+    s[0] = config.batch;
+    for (int i = 0; i < 3; ++i) s[i + 1] = !config.patch.empty() && i >= 3 - static_cast<int>(config.patch.size()) ? config.patch[static_cast<std::size_t>(i) - 3 + config.patch.size()] : (s[i + 1] + g.divisor()[static_cast<std::size_t>(i)] - 1) / g.divisor()[static_cast<std::size_t>(i)] * g.divisor()[static_cast<std::size_t>(i)];
+    std::printf("%s", to_table(g, plan(g, s)).c_str());
+    return 0;
+  }
+  os::catch_interrupts();
+  ProgressBar bar(quiet);
+  TrainOptions o;
+  o.folder = a.run, o.resume = a.resume, o.initial_weights = a.init, o.time_limit = a.time_limit;
+  if (!a.order.empty()) o.order = read_order(a.order, data);
+  o.stop = [] { return os::interrupt_signal() != 0; };
+  o.on_step = [&](const StepInfo& s) {
+    if (json)
+      std::printf("%s\n", Json{{"step", s.step}, {"of", s.total}, {"loss", s.loss}, {"ce", s.ce}, {"dice_loss", s.dice_loss}, {"rate", s.rate}, {"seconds", s.seconds}}.dump().c_str()), std::fflush(stdout);
+    else
+      bar.draw(static_cast<double>(s.step) / static_cast<double>(s.total), fmt::format("step {}/{}  loss {:.4f}  {:.2f} s/step", s.step, s.total, s.loss, s.seconds));
+  };
+  o.on_epoch = [&](const EpochInfo& e) {
+    if (json) {
+      std::printf("%s\n", Json{{"epoch", e.epoch}, {"step", e.step}, {"loss", e.loss}, {"dice", e.dice}, {"dice_present", e.dice_present}, {"dice_common", e.dice_common}, {"train_seconds", e.train_seconds}, {"train_cpu_seconds", e.train_cpu_seconds}}.dump().c_str());
+      std::fflush(stdout);
+    } else if (!quiet) {
+      bar.clear();
+      std::fprintf(stderr, "epoch %ld  step %ld/%ld  loss %.4f  Dice: common %.4f  present %.4f  all %.4f  (%s training, %.0f s validation)%s\n", static_cast<long>(e.epoch),
+                   static_cast<long>(e.step), static_cast<long>(e.total), e.loss, e.dice_common, e.dice_present, e.dice, duration(e.train_seconds).c_str(), e.validation_seconds, e.best ? "  best" : "");
+    }
+  };
+  Context ctx(device);
+  const TrainResult r = train(ctx, data, config, o);
+  bar.clear();
+  if (!quiet) {
+    std::fprintf(stderr, "%s at step %ld of %ld; best validation Dice %.4f; %ld parameters; %s/last.safetensors, %s/best.safetensors\n", r.finished ? "finished" : "stopped and saved",
+                 static_cast<long>(r.step), static_cast<long>(r.total), r.best_dice, static_cast<long>(r.parameters), a.run.c_str(), a.run.c_str());
+    std::fprintf(stderr, "research use, not a medical device\n");
+  }
+  return os::interrupt_signal() && !r.finished ? 128 + os::interrupt_signal() : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments a;
+  CLI::App app("Trains a segmentation network. DATA: a folder of slices (VIEW/NAME-2d_VIEW.png and VIEW-mask/...), or a folder in nnU-Net's layout.", "segtrain");
+  app.add_option("data", a.data, "folder with training data");
+  app.add_option("-o,--output", a.run, "run folder (last.safetensors, best.safetensors, log.csv, curves.svg)")->capture_default_str();
+  app.add_option("--config", a.config, "training configuration (JSON)");
+  app.add_option("--view", a.view, "slices: which view")->capture_default_str();
+  app.add_option("--lut", a.lut, "slices: colour table (FreeSurferColorLUT.txt)");
+  app.add_option("--split", a.split, "JSON with the names that validate");
+  app.add_option("--fold", a.fold, "k/K: fold k of K validates (default 0/5)");
+  app.add_flag("--phantom", a.phantom, "train on synthetic heads made on the spot");
+  app.add_option("--phantoms", a.phantoms, "how many synthetic heads")->capture_default_str();
+  app.add_option("--grid", a.grid, "size of the synthetic heads: D H W, or H W for slices")->expected(2, 3);
+  app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
+  app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)");
+  app.add_option("--epochs", a.epochs, "passes over the data");
+  app.add_option("--steps", a.steps, "optimizer steps (instead of epochs)");
+  app.add_option("--batch", a.batch, "images per step");
+  app.add_option("--rate", a.rate, "peak learning rate");
+  app.add_option("--seed", a.seed, "of weights, order and augmentation");
+  app.add_option("--time-limit", a.time_limit, "seconds, after which the run is saved and stopped");
+  app.add_option("--init", a.init, "weights to start from (model or safetensors file)");
+  app.add_option("--order", a.order, "JSON list of batches, each a list of sample names");
+  app.add_flag("--resume", a.resume, "continue the run in the run folder");
+  app.add_flag("--plan", a.plan, "print the network with shapes and costs, and stop");
+  app.add_option("--progress", a.progress, "json: one line a step on stdout")->check(CLI::IsMember({"json", "bar"}));
+  app.add_flag("-q,--quiet", a.quiet, "print nothing but errors");
+  return vg::run_program(app, argc, argv, [&] { return segtrain(a); });
+}
