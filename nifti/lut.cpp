@@ -44,7 +44,8 @@ std::optional<std::pair<std::int32_t, LutEntry>> parse_line(const std::vector<st
   if (!id) return std::nullopt;
   std::array<std::optional<std::uint8_t>, 4> tail;
   for (int n = 0; n < 4; ++n) tail[n] = colour_part(words[words.size() - 4 + n]);
-  const bool with_alpha = words.size() >= 6 && tail[0];
+  const bool with_alpha = words.size() >= 6 && whole_number(words[words.size() - 4]);
+  if (with_alpha && !tail[0]) return std::nullopt;  // a number, but no colour
   if (!tail[1] || !tail[2] || !tail[3]) return std::nullopt;
   LutEntry e;
   const std::size_t name_end = words.size() - (with_alpha ? 4 : 3);
