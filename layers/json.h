@@ -5,6 +5,8 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "tensor/error.h"
 
@@ -49,10 +51,9 @@ class JsonFields {
     if constexpr (std::is_same_v<T, bool>) {
       if (!j.is_boolean()) refuse(key, "true or false", j);
     } else if constexpr (std::is_integral_v<T>) {
-      if (!j.is_number_integer() ||
-          (j.is_number_unsigned() && j.get<std::uint64_t>() > static_cast<std::uint64_t>(std::numeric_limits<T>::max())) ||
-          (!j.is_number_unsigned() && j.get<std::int64_t>() < static_cast<std::int64_t>(std::numeric_limits<T>::min())))
-        refuse(key, "an integer in range", j);
+      const bool fits = j.is_number_unsigned() ? std::in_range<T>(j.get<std::uint64_t>())
+                                               : j.is_number_integer() && std::in_range<T>(j.get<std::int64_t>());
+      if (!fits) refuse(key, "an integer in range", j);
     } else if constexpr (std::is_floating_point_v<T>) {
       if (!j.is_number()) refuse(key, "a number", j);
     } else if constexpr (std::is_same_v<T, std::string>) {

@@ -103,9 +103,12 @@ void check_weights(const NamedShapes& wanted, const Tensors& found, const std::s
        unexpected.empty() ? "" : "unexpected " + list(unexpected));
 }
 
+// As PyTorch has it: the weights of a 2-D network are (O, I, kH, kW).
+Shape stored_shape(const Graph& g, const Shape& s) { return g.spatial_dims == 2 && s.rank() == 5 ? Shape{s[0], s[1], s[3], s[4]} : s; }
+
 NamedShapes shapes_of(const Graph& g) {
   NamedShapes shapes;
-  for (const ParamSpec& spec : param_specs(g)) shapes.emplace_back(spec.name, spec.shape);
+  for (const ParamSpec& spec : param_specs(g)) shapes.emplace_back(spec.name, stored_shape(g, spec.shape));
   return shapes;
 }
 
@@ -150,8 +153,7 @@ Tensor widened(const Tensor& from) {
 
 }  // namespace
 
-Model read_model(const std::string& path) {
-  Safetensors file = read_safetensors(path);
+static Model from_safetensors(Safetensors file, const std::string& path) {
   Model m;
   if (!file.metadata.count("vg.format"))
     fail(ErrorCode::bad_file, "{}: no vg.format in its metadata: not a voxgrad model (weights of others: segimport makes one)", path);
@@ -178,6 +180,9 @@ Model read_model(const std::string& path) {
   check_weights(shapes_of(m.graph), m.weights, path);
   return m;
 }
+
+Model read_model(const std::string& path) { return from_safetensors(read_safetensors(path), path); }
+Model parse_model(std::span<const std::byte> bytes, const std::string& where) { return from_safetensors(parse_safetensors(bytes, where), where); }
 
 void write_model(const std::string& path, const Model& model) {
   Safetensors file;
@@ -227,15 +232,16 @@ bool is_model_file(const std::string& path) {
 }
 
 void load_weights(Network& net, const Tensors& weights, const std::string& where) {
-  NamedShapes wanted;
-  for (const Param& p : net.params.all()) wanted.emplace_back(p.name, p.value.shape());
-  check_weights(wanted, weights, where);
-  for (const auto& [name, t] : weights) copy(net.params.at(name).value, widened(t));
+  check_weights(shapes_of(net.graph), weights, where);
+  for (const auto& [name, t] : weights) {
+    Tensor& value = net.params.at(name).value;
+    copy(value, widened(t).reshaped(value.shape()));
+  }
 }
 
 Tensors save_weights(const Network& net) {
   Tensors weights;
-  for (const Param& p : net.params.all()) weights.emplace_back(p.name, copy_to(p.value, kCpu));
+  for (const Param& p : net.params.all()) weights.emplace_back(p.name, copy_to(p.value, kCpu).reshaped(stored_shape(net.graph, p.value.shape())));
   return weights;
 }
 

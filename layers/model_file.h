@@ -61,6 +61,7 @@ struct Model {
 };
 // Throws bad_file: no "vg.format", unknown major version, hash missing or different, missing or unexpected tensors, wrong shapes.
 Model read_model(const std::string& path);
+Model parse_model(std::span<const std::byte> bytes, const std::string& where);
 // The same bytes for the same model. Throws invalid_argument for what read_model would refuse.
 void write_model(const std::string& path, const Model& model);
 bool is_model_file(const std::string& path);  // is safetensors and has "vg.format" in its metadata
