@@ -55,6 +55,7 @@ class Context {
 #endif
 #if defined(VG_SIM_TSAN)
   void* fiber_ = nullptr;
+  unsigned rewinds_ = 0;
 #endif
 };
 

@@ -86,9 +86,9 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, VG_SIMT
 [[noreturn]] inline void __trap(VG_SIMT_HERE) { vg::simt::trap(file, line); }
 #undef VG_SIMT_HERE
 
-inline void __threadfence_block() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-inline void __threadfence_system() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+inline void __threadfence_block() { __sync_synchronize(); }
+inline void __threadfence() { __sync_synchronize(); }
+inline void __threadfence_system() { __sync_synchronize(); }
 
 // Blocks run on several workers, so these are real atomics; relaxed, as CUDA's are. Each returns the old value. CUDA has them for int, unsigned and
 // unsigned long long (add, exchange, compare) and also long long (min, max).

@@ -122,7 +122,7 @@ __global__ void atomics(unsigned* cells, int* low, unsigned long long* wide, lon
   atomicXor(&cells[6], i);
   atomicInc(&cells[7], 6u);
   atomicDec(&cells[8], 6u);
-  unsigned seen = cells[9], before;
+  unsigned seen = atomicAdd(&cells[9], 0u), before;
   do {
     before = seen;
     seen = atomicCAS(&cells[9], before, before + 2);

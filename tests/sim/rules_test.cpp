@@ -69,21 +69,20 @@ __global__ void unwritten(int* out, float* real) {
   SIMT_SHARED(int, cell, [4]);
   SIMT_SHARED(float, number, [4]);
   SIMT_DYN_SHARED(int, more);
-  out[0] = cell[1];
-  out[1] = more[3];
-  real[0] = number[2];
+  out[2 * blockIdx.x] = cell[1];
+  out[2 * blockIdx.x + 1] = more[3];
+  real[blockIdx.x] = number[2];
   cell[1] = more[3] = 5;
   number[2] = 5;
 }
 
 TEST(Races, SharedMemoryIsFilledBeforeEachBlock) {
   everywhere([] {
-    int out[2];
-    float real;
-    SIMT_LAUNCH(unwritten, 5, 1, 16, nullptr, out, &real);
-    EXPECT_EQ(out[0], -1);
-    EXPECT_EQ(out[1], -1);
-    EXPECT_TRUE(isnan(real));
+    int out[10];
+    float real[5];
+    SIMT_LAUNCH(unwritten, 5, 1, 16, nullptr, out, real);
+    for (int i = 0; i < 10; ++i) EXPECT_EQ(out[i], -1);
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(isnan(real[i]));
   });
 }
 
