@@ -21,7 +21,7 @@ inline bool has_kink(const Activation& p) {
 inline double activation(const Activation& p, double x, double slope = 0.25) {
   switch (p.kind) {
     case ActivationKind::identity: return x;
-    case ActivationKind::relu: return x > 0 ? x : 0;
+    case ActivationKind::relu: return x < 0 ? 0 : x;  // NaN stays NaN
     case ActivationKind::leaky_relu: return x < 0 ? static_cast<double>(p.alpha) * x : x;
     case ActivationKind::elu: return x < 0 ? static_cast<double>(p.alpha) * std::expm1(x) : x;
     case ActivationKind::gelu: return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
