@@ -1,0 +1,240 @@
+// The weight gradient: a matrix product whose long side is the sum. Rows r = (tap, channel) of dw, columns output channels o, and
+//
+//   dw[r, o] = sum over samples n, output voxels z of  A[z, r] dy[z, o],     A[z, (tap, i)] = x[z stride - pad + tap dilation, i]
+//
+// A sample's voxels are cut into chunks, one block each; their partial sums go through memory and are added in a fixed order. Also channel_sum, the
+// gradient of a bias.
+#include "kernels/conv.h"
+#include "kernels/conv_gather.cuh"
+#include "kernels/reduce.cuh"
+
+namespace vg {
+namespace VG_NS {
+
+inline constexpr int kVoxelStep = 16;  // voxels that a block multiplies between two barriers
+
+// Output voxel numbers advance by a fixed count at a time; coordinates follow by carries, without a division.
+struct Advance {
+  int d, h, w;
+};
+__device__ inline void advance(Voxel& v, const Advance& by, const Extent& e) {
+  v.w += by.w;
+  const int carry_w = v.w >= e.w ? 1 : 0;
+  v.w -= carry_w ? e.w : 0;
+  v.h += by.h + carry_w;
+  const int carry_h = v.h >= e.h ? 1 : 0;
+  v.h -= carry_h ? e.h : 0;
+  v.d += by.d + carry_h;
+}
+
+// partial[n, chunk, r, padded columns]. grid: (tiles of r x tiles of o, chunks, samples). Block: BR rows x BN columns; thread: TR x 4 of them.
+// V: 4 when four neighbouring channels of x are one load, else 1; dy_fours: the same for dy.
+template <int BR, int BN, int TR, int V, int kBlock = BR / TR*(BN / 4)>
+__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv_weight_kernel(
+    Gather g, const float* __restrict__ x0, const float* __restrict__ x1, const Tap* __restrict__ taps, const float* __restrict__ dy,
+    int columns, bool dy_fours, int padded, float* __restrict__ partial, std::int64_t chunk) {
+  constexpr int kApart = kBlock / (BR / 4), kLoadsA = kVoxelStep / kApart;
+  constexpr int kWordsB = kVoxelStep * BN / 4, kLoadsB = (kWordsB - 1) / kBlock + 1;
+  constexpr int kTaps = 4 / V, kGroups = TR / 4;
+  static_assert(kVoxelStep % kApart == 0 && TR % 4 == 0);
+  SIMT_SHARED(Pack<4>, tile_a, [2][kVoxelStep][BR / 4]);
+  SIMT_SHARED(Pack<4>, tile_b, [2][kVoxelStep][BN / 4]);
+
+  const Extent in{g.axis[0].in, g.axis[1].in, g.axis[2].in}, out{g.axis[0].out, g.axis[1].out, g.axis[2].out};
+  const std::int64_t voxels = out.voxels(), begin = blockIdx.y * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
+  const int column_tiles = padded / BN, thread = static_cast<int>(threadIdx.x), depth = static_cast<int>(g.class_rows);
+  const int first_row = static_cast<int>(blockIdx.x) / column_tiles * BR, first_column = static_cast<int>(blockIdx.x) % column_tiles * BN;
+  const int row_tiles = static_cast<int>(gridDim.x) / column_tiles;
+
+  // Thread t gathers rows r = 4 (t mod BR/4) .. + 3 of voxels t / (BR/4), then kApart further on, ...: its taps never change. Four of them would take
+  // too many registers, so they are read again each time (from the cache); one is kept.
+  const int my_word = thread % (BR / 4), my_voxel = thread / (BR / 4), my_r = first_row + my_word * 4;
+  const auto tap_of = [&](int r) { return r < depth ? taps[r] : Tap{0, -(1 << 30), 0, 0, 0}; };
+  const Tap only = tap_of(my_r);
+  const Advance apart{kApart / out.w / out.h, kApart / out.w % out.h, kApart % out.w};
+  const int my_column = thread % (BN / 4), my_row = thread / (BN / 4) * 4;
+
+  for (int n = static_cast<int>(blockIdx.z); n < g.samples; n += static_cast<int>(gridDim.z)) {
+    Voxel z = voxel_at(begin + my_voxel, out);
+    Pack<4> next_a[kLoadsA], next_b[kLoadsB];
+    const auto fetch = [&](std::int64_t first) {  // voxels first .. first + 15 of the sample; called in ascending order
+      SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
+        const int d = z.d * g.axis[0].stride, h = z.h * g.axis[1].stride, w = z.w * g.axis[2].stride;
+        const std::int64_t at = n * in.voxels() + row_at(d, h, w, in);
+        const bool counts = first + my_voxel + i * kApart < end;
+        SIMT_UNROLL for (int e = 0; e < kTaps; ++e) {
+          const Tap t = V == 4 ? only : tap_of(my_r + e);
+          const bool inside = counts && static_cast<unsigned>(d + t.d) < static_cast<unsigned>(in.d) &&
+                              static_cast<unsigned>(h + t.h) < static_cast<unsigned>(in.h) &&
+                              static_cast<unsigned>(w + t.w) < static_cast<unsigned>(in.w);
+          Pack<V> value{};
+          if (inside) value = load<V>((t.source ? x1 : x0) + at * (t.source ? g.channels1 : g.channels0) + t.offset);
+          SIMT_UNROLL for (int j = 0; j < V; ++j) next_a[i].v[e * V + j] = value.v[j];
+        }
+        advance(z, apart, out);
+      }
+      SIMT_UNROLL for (int i = 0; i < kLoadsB; ++i) {
+        const int word = thread + i * kBlock, column = first_column + word % (BN / 4) * 4;
+        const std::int64_t voxel = first + word / (BN / 4);
+        next_b[i] = Pack<4>{};
+        if (word >= kWordsB || voxel >= end) continue;
+        const float* row = dy + (n * voxels + voxel) * columns;
+        if (dy_fours) {
+          if (column < columns) next_b[i] = load<4>(row + column);
+        } else {
+          SIMT_UNROLL for (int j = 0; j < 4; ++j) if (column + j < columns) next_b[i].v[j] = row[column + j];
+        }
+      }
+    };
+    const auto deposit = [&](int buffer) {
+      SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) tile_a[buffer][my_voxel + i * kApart][my_word] = next_a[i];
+      SIMT_UNROLL for (int i = 0; i < kLoadsB; ++i) {
+        const int word = thread + i * kBlock;
+        if (word < kWordsB) tile_b[buffer][word / (BN / 4)][word % (BN / 4)] = next_b[i];
+      }
+    };
+
+    float sum[TR][4] = {};
+    fetch(begin);
+    deposit(0);
+    __syncthreads();
+    int buffer = 0;
+    for (std::int64_t first = begin; first < end; first += kVoxelStep, buffer = 1 - buffer) {
+      const bool more = first + kVoxelStep < end;
+      if (more) fetch(first + kVoxelStep);
+      SIMT_UNROLL for (int k = 0; k < kVoxelStep; ++k) {
+        const Pack<4> b = tile_b[buffer][k][my_column];
+        SIMT_UNROLL for (int group = 0; group < kGroups; ++group) {
+          const Pack<4> a = tile_a[buffer][k][(my_row + group * (BR / kGroups)) / 4];
+          SIMT_UNROLL for (int i = 0; i < 4; ++i) SIMT_UNROLL for (int j = 0; j < 4; ++j) sum[group * 4 + i][j] += a.v[i] * b.v[j];
+        }
+      }
+      if (more) deposit(1 - buffer);
+      __syncthreads();
+    }
+
+    float* tile = partial + (n * static_cast<std::int64_t>(gridDim.y) + blockIdx.y) * row_tiles * BR * padded;
+    SIMT_UNROLL for (int i = 0; i < TR; ++i) {
+      const std::int64_t r = first_row + my_row + i / 4 * (BR / kGroups) + i % 4;
+      store<4>(tile + r * padded + first_column + my_column * 4, Pack<4>{{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}});
+    }
+  }
+}
+
+// dw[o, i, tap] = beta dw + sum over samples (a binary tree) of the sum over chunks. A block owns 32 neighbouring elements e = (r, o) of the padded
+// matrix; eight threads share the chunks of each. Overwrites partial[n, 0, e].
+template <int kLanes>
+__global__ __launch_bounds__(32 * kLanes) void conv_weight_sum_kernel(float* __restrict__ dw, float beta, float* __restrict__ partial,
+                                                                      int samples, int chunks, std::int64_t elements, int padded, int depth,
+                                                                      int channels, int columns) {
+  SIMT_SHARED(float, lanes, [kLanes][32]);
+  const int x = static_cast<int>(threadIdx.x) % 32, y = static_cast<int>(threadIdx.x) / 32;
+  const std::int64_t e = static_cast<std::int64_t>(blockIdx.x) * 32 + x, stride = chunks * elements;
+  for (int n = 0; n < samples; ++n) {
+    const float* own = partial + n * stride + e;
+    float sum = 0.0f;
+    if (e < elements)
+      for (int k = y; k < chunks; k += kLanes) sum += own[k * elements];
+    lanes[y][x] = sum;
+    __syncthreads();
+    SIMT_UNROLL for (int span = kLanes / 2; span > 0; span /= 2) {
+      if (y < span) lanes[y][x] += lanes[y + span][x];
+      __syncthreads();
+    }
+    if (y == 0 && e < elements) partial[n * stride + e] = lanes[0][x];
+    __syncthreads();
+  }
+  const int r = static_cast<int>(e / padded), o = static_cast<int>(e % padded);
+  if (y != 0 || r >= depth || o >= columns) return;
+  float* own = partial + e;
+  for (int step = 1; step < samples; step *= 2)
+    for (int n = 0; n + step < samples; n += 2 * step) own[n * stride] += own[(n + step) * stride];
+  const int taps = depth / channels, tap = r / channels, channel = r % channels;
+  store<1>(dw + (static_cast<std::int64_t>(o) * channels + channel) * taps + tap, Pack<1>{{own[0]}}, beta);
+}
+
+// Chunks per sample: enough blocks to fill a GPU, chunks short enough that rounding does not build up along them. The shape of one sample decides.
+std::int64_t weight_chunks(std::int64_t voxels, std::int64_t tiles, std::int64_t elements) {
+  constexpr std::int64_t kWantedBlocks = 512, kLeast = 256, kLongest = 8192, kMostFloats = 1 << 24, kMost = 32768;
+  std::int64_t chunks = (kWantedBlocks + tiles - 1) / tiles;
+  const std::int64_t exact = (voxels + kLongest - 1) / kLongest, fit = kMostFloats / elements;
+  if (chunks < exact) chunks = exact < fit ? exact : fit > chunks ? fit : chunks;
+  const std::int64_t most = (voxels + kLeast - 1) / kLeast;
+  if (chunks > most) chunks = most;
+  return chunks < kMost ? chunks : kMost;
+}
+
+void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, const Tensor& x0, const Tensor& x1, const ConvParams& p) {
+  if (!dw.wanted()) return;
+  const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, columns = static_cast<int>(dy.shape().c());
+  const Gather g = make_gather(x0.shape(), channels1, dy.shape(), dw.shape(), p, false);
+  assert(dw.shape()[0] == columns && dw.shape()[1] == g.channels());
+  const int tile_n = columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
+  const int padded = (columns + tile_n - 1) / tile_n * tile_n;
+  const std::int64_t row_tiles = (g.class_rows + tile_r - 1) / tile_r, tiles = row_tiles * (padded / tile_n);
+  const std::int64_t elements = row_tiles * tile_r * padded, voxels = dy.shape().voxels();
+  const std::int64_t wanted = weight_chunks(voxels, tiles, elements);
+  const std::int64_t chunk = ((voxels + wanted - 1) / wanted + kVoxelStep - 1) / kVoxelStep * kVoxelStep;
+  const std::int64_t chunks = (voxels + chunk - 1) / chunk, floats = g.samples * chunks * elements;
+  float* partial =
+      reinterpret_cast<float*>(ex.scratch->reserve<char>(floats * std::int64_t{sizeof(float)} + g.class_rows * std::int64_t{sizeof(Tap)}));
+  Tap* taps = reinterpret_cast<Tap*>(partial + floats);
+  gather_taps(ex, g, taps);
+
+  const float *a0 = x0.data<float>(), *a1 = data_or_null(x1), *b = dy.data<float>();
+  const bool fours = g.channels0 % 4 == 0 && in_fours(g.channels1, a0, a1), dy_fours = in_fours(columns, b);
+  const dim3 grid(simt::blocks_for(tiles, 1), static_cast<unsigned>(chunks),
+                  static_cast<unsigned>(g.samples < kMaxGridYZ ? g.samples : kMaxGridYZ));
+  const auto launch = [&](const auto& conv_weight_any, unsigned block) {
+    VG_LAUNCH(ex, conv_weight_any, grid, block, 0, g, a0, a1, taps, b, columns, dy_fours, padded, partial, chunk);
+  };
+  switch (tile_n) {
+    case 8: launch(fours ? conv_weight_kernel<128, 8, 4, 4> : conv_weight_kernel<128, 8, 4, 1>, 64); break;
+    case 16: launch(fours ? conv_weight_kernel<128, 16, 4, 4> : conv_weight_kernel<128, 16, 4, 1>, 128); break;
+    case 32: launch(fours ? conv_weight_kernel<128, 32, 4, 4> : conv_weight_kernel<128, 32, 4, 1>, 256); break;
+    default: launch(fours ? conv_weight_kernel<128, 64, 8, 4> : conv_weight_kernel<128, 64, 8, 1>, 256); break;
+  }
+  VG_LAUNCH(ex, conv_weight_sum_kernel<8>, simt::blocks_for(elements, 32), 256, 0, dw.data(), dw.beta, partial, g.samples,
+            static_cast<int>(chunks), elements, padded, static_cast<int>(g.class_rows), g.channels(), columns);
+}
+
+// ---- bias ----------------------------------------------------------------------------------------------------------------------------------------
+
+// partial[n, c, chunk] = sum of dy over the chunk's voxels. grid: (chunks, groups of channels, samples).
+template <int V>
+__global__ __launch_bounds__(kThreads) void channel_sum_kernel(float* __restrict__ partial, const float* __restrict__ dy, int samples,
+                                                               std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
+  const Column c = column_of_thread<V>(channels);
+  const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
+  for (int n = blockIdx.z; n < samples; n += gridDim.z) {
+    Sums<V> sum{};
+    if (c.active)
+      for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
+        const Pack<V> a = load<V>(dy + (n * voxels + r) * channels + c.first);
+        SIMT_UNROLL for (int j = 0; j < V; ++j) sum.v[j] += a.v[j];
+      }
+    add_rows(sum, c);
+    if (c.active && c.row == 0)
+      SIMT_UNROLL for (int j = 0; j < V; ++j) partial[(n * channels + c.first + j) * gridDim.x + blockIdx.x] = sum.v[j];
+  }
+}
+
+void channel_sum(const Exec& ex, const Grad& db, const Tensor& dy) {
+  if (!db.wanted()) return;
+  const std::int64_t channels = dy.shape().c(), voxels = dy.shape().voxels(), samples = dy.shape().n();
+  assert(db.tensor.elements() == channels);
+  const bool fours = in_fours(channels, dy.data<float>());
+  const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
+  float* partial = ex.scratch->reserve<float>(samples * channels * g.chunks);
+  const auto channel_sum_any = fours ? channel_sum_kernel<4> : channel_sum_kernel<1>;
+  VG_LAUNCH(ex, channel_sum_any, g.grid(samples), kThreads, 0, partial, dy.data<float>(), static_cast<int>(samples), channels, voxels,
+            g.chunk);
+  sum_partials(ex, partial, samples, channels, g.chunks, nullptr, nullptr, db.data(), db.beta);
+}
+
+}  // namespace VG_NS
+
+VG_DEVICE_IMPL(conv_backward_weight);
+VG_DEVICE_IMPL(channel_sum);
+
+}  // namespace vg
