@@ -1,5 +1,5 @@
 // Builds U-Net graphs with the names and the arithmetic of MONAI's DynUNet (the plain nnU-Net) and MONAI's UNet (strided first level, residual
-// units, PReLU). Parity with both is tested in tests/layers/parity_test.cpp.
+// units, PReLU). Parity with both is tested in tests/train/unet_golden_test.cpp.
 #include "layers/unet.h"
 
 #include <algorithm>
