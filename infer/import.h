@@ -8,7 +8,7 @@ namespace vg {
 
 struct ImportOptions {
   std::string weights, config;  // paths: safetensors, JSON
-  std::string licence;          // prose; "": "unknown"
+  std::string licence = "";     // prose; "": "unknown"
   // What "gelu" in the description means: "erf" (PyTorch's nn.GELU(), in which these networks were trained) or "tanh" (tinygrad's, in which they
   // are also run); the logits of mindgrab differ by up to 3.2e-2.
   std::string gelu = "erf";

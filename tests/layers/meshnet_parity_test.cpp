@@ -1,6 +1,7 @@
 // The five published MeshNets on crops of a real head, against the logits that PyTorch gives (data/models/make_references.py).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "layers/model_file.h"
@@ -70,6 +71,24 @@ TEST_P(MeshnetParity, LogitsOfPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, MeshnetParity, testing::ValuesIn(cases()), [](const auto& info) { return std::string(info.param.name); });
+
+// The CUDA source of every kernel on the way, on a block that is small enough for the simulator.
+TEST(MeshnetOnSim, IsTheCpu) {
+  if (model("model11_gw_ae").empty()) GTEST_SKIP() << "no data/models (VG_TEST_DATA)";
+  for (const std::size_t which : {3u, 4u}) {
+    const Case c = cases()[which];
+    const Safetensors crop = read_safetensors(model(c.crop));
+    const Tensor block = crop.find("input32")->range(9000, {3, 5, 7});
+    const Tensor cpu = forward(c, block, kCpu), sim = forward(c, block, kSim);
+    float worst = 0, largest = 0;
+    for (std::int64_t i = 0; i < cpu.elements(); ++i) {
+      worst = std::fmax(worst, std::fabs(cpu.data<float>()[i] - sim.data<float>()[i]));
+      largest = std::fmax(largest, std::fabs(cpu.data<float>()[i]));
+    }
+    EXPECT_GT(largest, 0.5f) << c.name;
+    EXPECT_LE(worst, 1e-3f) << c.name;
+  }
+}
 
 TEST(MeshnetParity64, LabelsOfPyTorchWhereTheyAreClear) {
   if (model("subcortical-crop64").empty()) GTEST_SKIP() << "no data/models (VG_TEST_DATA)";
