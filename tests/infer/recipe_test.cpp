@@ -10,6 +10,7 @@
 #include "layers/json.h"
 #include "layers/model_file.h"
 #include "layers/unet.h"
+#include "nifti/volume.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 #include "tests/layers/files.h"
@@ -268,6 +269,25 @@ TEST(Normalise, SameBitsForAnyNumberOfThreads) {
     }
   }
   set_threads(before);
+}
+
+// data/models/make_references.py: the crop of a real head as PyTorch saw it, in (i, j, k).
+TEST(Normalise, TheCropOfTheReferences) {
+  const std::string head = test::shared_data("t1/t1_crop.nii.gz"), crop = test::shared_data("models/subcortical-crop64.safetensors");
+  if (head.empty() || crop.empty()) GTEST_SKIP() << "no data/t1, data/models (VG_TEST_DATA)";
+  std::vector<NormaliseReport> report;
+  const Tensor v = normalise(read_volume(head).voxels, Intensity{.kind = "quantile"}, &report);
+  ASSERT_EQ(v.shape(), (Shape{1, 256, 256, 256, 1}));
+  EXPECT_EQ(report[0].offset, 0.0f);
+  EXPECT_EQ(report[0].scale, 127.0f);
+  const Safetensors file = read_safetensors(crop);
+  const float* wanted = file.find("input32")->data<float>();
+  int different = 0;
+  for (int i = 0; i < 32; ++i)
+    for (int j = 0; j < 32; ++j)
+      for (int k = 0; k < 32; ++k)
+        different += v.data<float>()[((k + 100) * 256 + j + 132) * 256 + i + 116] != wanted[(i * 32 + j) * 32 + k];
+  EXPECT_EQ(different, 0);
 }
 
 // -------------------------------------------------------------------------------------------------------------------- axes
