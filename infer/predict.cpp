@@ -206,7 +206,30 @@ void sliding_window(Context& ctx, Network& net, const Tensor& image, const Exten
   }
 }
 
+// The window in voxels, and whether it is smaller than the image.
+Extents window_of(const Graph& graph, const Shape& image, const PredictOptions& o, bool& slides) {
+  const std::vector<int> divisor = graph.divisor();
+  Extents window;
+  slides = false;
+  for (std::size_t a = 0; a < 3; ++a) {
+    const std::int64_t whole = round_up(image[static_cast<int>(a) + 1], divisor[a]);
+    window[a] = o.window[a] > 0 ? std::min(round_up(o.window[a], divisor[a]), whole) : whole;
+    slides |= window[a] < whole;
+  }
+  return window;
+}
+
 }  // namespace
+
+std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options) {
+  bool slides = false;
+  const Extents w = window_of(graph, image, options, slides);
+  const bool together = !slides && w == Extents{image.d(), image.h(), image.w()};
+  std::uint64_t bytes = plan(graph, {together ? image.n() : 1, w[0], w[1], w[2], image.c()}).inference_bytes;
+  bytes += static_cast<std::uint64_t>(image.n() * image.voxels()) * (options.confidence ? 5 : 1);
+  if (slides) bytes += static_cast<std::uint64_t>(w[0] * image.h() * image.w()) * static_cast<std::uint64_t>(graph.out_channels()) * 4;
+  return bytes;
+}
 
 std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap) {
   require(window >= 1 && window <= extent, "window of {} over an extent of {}", window, extent);
@@ -224,15 +247,9 @@ Prediction predict(Context& ctx, Network& net, const Tensor& image, const Predic
   const Shape& s = image.shape();
   require(s.rank() == 5 && image.dtype() == DType::f32 && image.device().on_host() && s.elements() > 0,
           "predict: wants a f32 image (N, D, H, W, C) on the host, got {} {}", name_of(image.dtype()), to_string(s));
-  const std::vector<int> divisor = net.graph.divisor();
   const std::int64_t classes = net.graph.out_channels();
-  Extents window;
   bool slides = false;
-  for (std::size_t a = 0; a < 3; ++a) {
-    const std::int64_t extent = s[static_cast<int>(a) + 1], whole = round_up(extent, divisor[a]);
-    window[a] = options.window[a] > 0 ? std::min(round_up(options.window[a], divisor[a]), whole) : whole;
-    slides |= window[a] < whole;
-  }
+  const Extents window = window_of(net.graph, s, options, slides);
   Output out(s, classes, options.confidence);
   if (slides)
     sliding_window(ctx, net, image, window, classes, out, options);

@@ -25,6 +25,9 @@ struct Prediction {
 // ctx.tape must be null.
 Prediction predict(Context& ctx, Network& net, const Tensor& image, const PredictOptions& options = {});
 
+// What predict() will hold at its peak, besides the image: the network on one window (or the whole image), class scores, results.
+std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options);
+
 // Starts of windows along one axis: evenly spread, no further apart than window (1 - overlap), the first at 0, the last at the end.
 std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap);
 

@@ -1,0 +1,90 @@
+// Finding scans.
+#include "infer/cases.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <sstream>
+
+#include "tensor/error.h"
+#include "tensor/os.h"
+
+namespace vg {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kEndings[] = {".nii.gz", ".nii", ".png"};
+
+std::string lower(std::string s) {
+  std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return s;
+}
+
+// The known ending of a name, "" if it has none.
+std::string ending_of(const std::string& name) {
+  const std::string l = lower(name);
+  for (const char* e : kEndings)
+    if (l.size() > std::string(e).size() && l.ends_with(e)) return e;
+  return "";
+}
+
+std::string stem_of(const std::string& path) {
+  const std::string file = fs::path(path).filename().string();
+  return file.substr(0, file.size() - ending_of(file).size());
+}
+
+std::string result_ending(const std::string& input) { return ending_of(input) == ".png" ? ".png" : ".nii.gz"; }
+
+std::vector<Case> bids(const std::string& root, const std::string& output) {
+  std::vector<Case> cases;
+  for (const auto& entry : fs::recursive_directory_iterator(root, fs::directory_options::skip_permission_denied)) {
+    const fs::path relative = fs::relative(entry.path(), root);
+    const std::string file = entry.path().filename().string(), ending = ending_of(file);
+    const std::string top = relative.begin()->string();
+    if (top.rfind("sub-", 0) != 0 || entry.path().parent_path().filename() != "anat" || ending.empty() || !stem_of(file).ends_with("_T1w")) continue;
+    const std::string stem = stem_of(file), base = stem.substr(0, stem.size() - 4);
+    cases.push_back({stem, entry.path().string(), (fs::path(output) / relative.parent_path() / (base + "_desc-voxgrad_dseg.nii.gz")).string()});
+  }
+  if (cases.empty()) fail(ErrorCode::io, "{}: a BIDS data set without any sub-*/anat/*_T1w.nii.gz", root);
+  return cases;
+}
+
+}  // namespace
+
+std::vector<Case> find_cases(const std::string& input, const std::string& output) {
+  std::vector<std::string> scans;
+  std::vector<Case> cases;
+  const fs::path path(input);
+  if (!fs::exists(path)) fail(ErrorCode::io, "{}: No such file or directory", input);
+  if (fs::is_directory(path)) {
+    if (fs::exists(path / "dataset_description.json")) {
+      cases = bids(input, output);
+    } else {
+      for (const auto& entry : fs::directory_iterator(path))
+        if (entry.is_regular_file() && entry.path().filename().string()[0] != '.' && !ending_of(entry.path().string()).empty()) scans.push_back(entry.path().string());
+      if (scans.empty()) fail(ErrorCode::io, "{}: no scans (.nii, .nii.gz, .png) in this folder", input);
+    }
+  } else if (lower(path.extension().string()) == ".txt") {
+    std::istringstream lines(os::read_text(input));
+    for (std::string line; std::getline(lines, line);) {
+      while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
+      if (line.empty() || line[0] == '#') continue;
+      scans.push_back(fs::path(line).is_absolute() ? line : (path.parent_path() / line).string());
+    }
+    if (scans.empty()) fail(ErrorCode::io, "{}: the list names no scans", input);
+  } else {
+    const std::string ending = ending_of(output);
+    if (!ending.empty()) return {{stem_of(input), input, output}};
+    scans = {input};
+  }
+  require(cases.size() + scans.size() == 1 || ending_of(output).empty(), "{}: {} scans, so the output must be a folder, not {}", input, cases.size() + scans.size(), output);
+  std::sort(scans.begin(), scans.end());
+  for (const std::string& scan : scans) cases.push_back({stem_of(scan), scan, (fs::path(output) / (stem_of(scan) + "_seg" + result_ending(scan))).string()});
+  std::sort(cases.begin(), cases.end(), [](const Case& a, const Case& b) { return a.output < b.output; });
+  for (std::size_t i = 1; i < cases.size(); ++i)
+    require(cases[i].output != cases[i - 1].output, "{} and {} would both be written to {}", cases[i - 1].input, cases[i].input, cases[i].output);
+  return cases;
+}
+
+}  // namespace vg

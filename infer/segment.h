@@ -1,0 +1,47 @@
+// A scan in, labels out, on the scan's own grid: the recipe's steps forward, the network, the same steps back.
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "infer/predict.h"
+#include "infer/recipe.h"
+#include "layers/model_file.h"
+#include "nifti/lut.h"
+#include "nifti/volume.h"
+
+namespace vg {
+
+// A model file ready to run.
+struct Segmenter {
+  Segmenter(const std::string& path, Device device);  // throws bad_file, io, no_device
+  std::string path;
+  Model model;  // without its weights, which live in the network
+  Recipe recipe;
+  Network net;
+
+  Lut lut() const;  // the classes' ids, names and colours
+  std::int32_t id_of(std::int64_t index) const;
+};
+
+struct SegmentOptions {
+  bool conformed = false;   // results on the network's own grid instead of the input's
+  bool confidence = false;
+  std::uint64_t max_bytes = 0;  // refuse (out_of_memory, with the figure) what would need more; 0: no limit
+  std::function<void(double)> progress;
+};
+
+struct Segmentation {
+  Volume labels;                     // i32: ids as the model's labels say (class indices if it has none)
+  std::optional<Volume> confidence;  // f32: softmax probability of the label, resampled linearly
+  Volume image;                      // what was segmented, on the labels' grid, intensities as in the file (conformed: 0..255)
+  double read_seconds = 0, network_seconds = 0, total_seconds = 0;
+  Warnings warnings;
+};
+
+// Throws invalid_argument where the scan does not fit the network (channels, a volume for a network of pictures), out_of_memory.
+Segmentation segment(Context& ctx, Segmenter& segmenter, const Volume& scan, const SegmentOptions& options = {});
+
+// The tensor that the network will see for this scan: (N, D, H, W, C).
+Shape network_input(const Segmenter& segmenter, const Volume& scan);
+
+}  // namespace vg

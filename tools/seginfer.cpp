@@ -1,0 +1,149 @@
+// seginfer: labels, volumes and confidence for scans.
+#include <filesystem>
+
+#include "infer/cases.h"
+#include "infer/qc.h"
+#include "infer/report.h"
+#include "infer/segment.h"
+#include "infer/self_test.h"
+#include "nifti/png.h"
+#include "tools/program.h"
+
+namespace {
+
+using namespace vg;
+namespace fs = std::filesystem;
+
+struct Arguments {
+  std::string input, output, model, device = "auto", volumes, confidence, qc, report, max_memory;
+  int threads = 0;
+  bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false;
+};
+
+// "4G", "512M", "1073741824"
+std::uint64_t bytes_of(const std::string& text) {
+  if (text.empty()) return 0;
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  const std::string unit = end;
+  const double factor = unit == "G" || unit == "g" ? 1073741824.0 : unit == "M" || unit == "m" ? 1048576.0 : unit.empty() ? 1.0 : 0.0;
+  require(number > 0 && factor > 0, "--max-mem {}: wanted a number with M or G", text);
+  return static_cast<std::uint64_t>(number * factor);
+}
+
+// A side output of one case: the path as given for a single case, else CASE_suffix in the folder that was given.
+std::string beside(const std::string& given, const Case& c, std::size_t cases, const char* suffix) {
+  return cases == 1 && fs::path(given).has_extension() ? given : (fs::path(given) / (c.name + suffix)).string();
+}
+
+void make_parent(const std::string& path) {
+  const fs::path folder = fs::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) fs::create_directories(folder, error);
+  if (error) fail(ErrorCode::io, "{}: {}", folder.string(), error.message());
+}
+
+void write_labels(const Segmentation& s, const std::string& path, const Lut& lut) {
+  make_parent(path);
+  if (fs::path(path).extension() != ".png") return write_nifti(path, s.labels, {.type = {}, .labels = true, .description = "voxgrad " VG_VERSION, .gzip_level = 1});
+  const Shape& shape = s.labels.voxels.shape();
+  require(shape.d() == 1, "{}: a volume does not fit a PNG; name a .nii.gz", path);
+  write_png_labels(path, s.labels.voxels.data<std::int32_t>(), shape.w(), shape.h(), lut);
+}
+
+CaseReport run_case(Context& ctx, Segmenter& segmenter, const Case& c, const Arguments& a, std::size_t cases, const std::function<void(double)>& progress) {
+  CaseReport r{.name = c.name, .input = c.input, .output = c.output, .error = {}, .volumes = {}, .warnings = {}};
+  const double start = os::wall_seconds();
+  const Volume scan = read_volume(c.input);
+  const Segmentation s = segment(ctx, segmenter, scan, {.conformed = a.conformed, .confidence = !a.confidence.empty(), .max_bytes = bytes_of(a.max_memory), .progress = progress});
+  const Lut lut = segmenter.lut();
+  write_labels(s, c.output, lut);
+  if (!a.confidence.empty()) {
+    const std::string path = beside(a.confidence, c, cases, "_conf.nii.gz");
+    make_parent(path);
+    write_nifti(path, *s.confidence, {.type = Number::f32, .labels = false, .description = "softmax probability of the label", .gzip_level = 1});
+  }
+  if (!a.qc.empty()) {
+    const std::string path = beside(a.qc, c, cases, "_qc.png");
+    make_parent(path);
+    QcOptions o;
+    o.title = "voxgrad: research use, not a medical device";
+    write_qc_mosaic(path, s.image, s.labels, lut, o);
+  }
+  r.volumes = label_volumes(s.labels);
+  for (const Warning& w : s.warnings) r.warnings.push_back(w.text);
+  r.network_seconds = s.network_seconds, r.total_seconds = os::wall_seconds() - start;
+  return r;
+}
+
+int seginfer(Arguments a) {
+  if (a.threads > 0) set_threads(a.threads);
+  const Device device = choose_device(a.cpu ? "cpu" : a.device, a.quiet);
+  Segmenter segmenter(a.model, device);
+  if (a.self_test) {
+    const float error = self_test(read_model(a.model), device);
+    std::printf("largest difference of the golden logits on %s: %.3g\n", to_string(device).c_str(), static_cast<double>(error));
+    return error <= 1e-3f ? 0 : 1;
+  }
+  require(!a.input.empty() && !a.output.empty(), "name a scan (-i) and where its labels go (-o)");
+  const std::vector<Case> cases = find_cases(a.input, a.output);
+  if (a.dry_run || a.plan) {
+    for (const Case& c : cases) {
+      const Shape shape = network_input(segmenter, read_volume(c.input));
+      if (a.plan) std::printf("%s", to_table(segmenter.net.graph, plan(segmenter.net.graph, shape)).c_str());
+      PredictOptions p;
+      for (std::size_t i = 0; i < segmenter.recipe.window.size() && i < 3; ++i) p.window[i] = segmenter.recipe.window[i];
+      std::printf("%s -> %s: network input %s, %.2f GiB at the peak\n", c.input.c_str(), c.output.c_str(), to_string(shape).c_str(),
+                  static_cast<double>(predict_bytes(segmenter.net.graph, shape, p)) / 1073741824.0);
+    }
+    return 0;
+  }
+  Context ctx(device);
+  ProgressBar bar(a.quiet);
+  std::vector<CaseReport> reports;
+  int failed = 0;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    try {
+      reports.push_back(run_case(ctx, segmenter, cases[i], a, cases.size(), [&](double done) {
+        bar.draw((static_cast<double>(i) + done) / static_cast<double>(cases.size()), cases[i].name);
+      }));
+      bar.clear();
+      const CaseReport& r = reports.back();
+      for (const std::string& w : a.quiet ? std::vector<std::string>{} : r.warnings) std::fprintf(stderr, "%s: warning: %s\n", r.input.c_str(), w.c_str());
+      if (!a.quiet) std::fprintf(stderr, "%s -> %s (%zu labels, network %.1f s, in all %.1f s)\n", r.input.c_str(), r.output.c_str(), r.volumes.size(), r.network_seconds, r.total_seconds);
+    } catch (const std::exception& e) {  // one bad case never stops the rest
+      bar.clear();
+      std::fprintf(stderr, "seginfer: %s\n", e.what());
+      reports.push_back({.name = cases[i].name, .input = cases[i].input, .output = cases[i].output, .error = e.what(), .volumes = {}, .warnings = {}});
+      ++failed;
+    }
+  }
+  if (!a.volumes.empty()) make_parent(a.volumes), os::write_file_atomic(a.volumes, volumes_csv(reports, segmenter.lut()));
+  if (!a.report.empty()) make_parent(a.report), os::write_file_atomic(a.report, report_json(reports, segmenter, to_string(device)));
+  if (!a.quiet) std::fprintf(stderr, "%zu of %zu done; research use, not a medical device\n", reports.size() - static_cast<std::size_t>(failed), reports.size());
+  return failed ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Arguments a;
+  CLI::App app("Segments scans with a voxgrad model: labels on each scan's own grid, volumes, confidence, a picture for quality control.", "seginfer");
+  app.add_option("-i,--i,--t1,--input", a.input, "a scan, a folder, a BIDS data set, or a .txt list");
+  app.add_option("-o,--o,--output", a.output, "label map (.nii.gz, .png) or folder");
+  app.add_option("-m,--model", a.model, "model file")->required();
+  app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
+  app.add_flag("--cpu", a.cpu, "the same as --device cpu");
+  app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)");
+  app.add_option("--vol", a.volumes, "CSV of volumes in mm^3, one row a scan");
+  app.add_option("--conf", a.confidence, "confidence map (several scans: a folder)");
+  app.add_option("--qc", a.qc, "picture for quality control, PNG (several scans: a folder). It can show a face");
+  app.add_option("--report", a.report, "the run as JSON");
+  app.add_option("--max-mem", a.max_memory, "refuse what needs more, e.g. 4G");
+  app.add_flag("--conformed", a.conformed, "results on the network's grid instead of the scan's");
+  app.add_flag("--dry-run", a.dry_run, "say what would be done, and its memory");
+  app.add_flag("--plan", a.plan, "print the network's layers with shapes and costs");
+  app.add_flag("--selftest", a.self_test, "run the model's golden input on this device");
+  app.add_flag("-q,--quiet", a.quiet, "print nothing but errors");
+  return vg::run_program(app, argc, argv, [&] { return seginfer(a); });
+}
