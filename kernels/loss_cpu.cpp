@@ -27,11 +27,11 @@ struct LossBlock {
     return bytes ? static_cast<const std::uint8_t*>(labels)[v] : static_cast<const std::int32_t*>(labels)[v];
   }
 };
-inline std::int64_t loss_work_floats(std::int64_t channels) { return 32 * ((channels + 15) / 16 * 16); }
+inline std::int64_t loss_work_floats(std::int64_t channels) { return 48 * channels + 16; }
 
 // dlogits[c] = p_c (even[c] + shift - sum p (even + label)) for every class, and more for the label's: see dice_ce_gradient.
 struct LossSlopes {
-  const float *even, *label;  // d loss / d p_c, for every voxel and what the label's class has on top: padded to 16 floats
+  const float *even, *label;  // (C) d loss / d p_c: for every voxel, and what the label's class has on top
   float ce, scale;            // ce_weight / voxels counted; the gradient from above
 };
 
@@ -42,114 +42,109 @@ HWY_BEFORE_NAMESPACE();
 namespace vg::HWY_NAMESPACE {
 namespace {
 
+// used[v] = 1 for the group's voxels that count, 0 for ignored ones and beyond the end.
+HWY_INLINE void find_used(const LossBlock& b, std::int64_t v0, std::int64_t count, float* used) {
+  for (std::int64_t v = 0; v < kGroup; ++v) used[v] = v < count && b.label(v0 + v) != b.ignore ? 1.0f : 0.0f;
+}
+
 // totals: I (C), P (C), T (C), sum of -log p[label], voxels counted
-template <bool kWide>
-HWY_INLINE void class_sums(const LossBlock& b, double* totals) {
+void dice_ce_sums(const LossBlock& b, double* totals) {
   const std::int64_t C = b.channels;
-  SoftmaxGroup<kWide> group(C, b.work);
-  float* sums = b.work + kGroup * group.padded;
-  const std::int64_t sum_floats = kWide ? group.padded : kGroup * C;
+  SoftmaxGroup group(C, b.work);
+  float* sums = b.work + 2 * kGroup * C;
   std::memset(totals, 0, static_cast<std::size_t>(3 * C + 2) * sizeof(double));
-  HWY_ALIGN float logs[kGroup];
+  HWY_ALIGN float logs[kGroup], used[kGroup];
   for (std::int64_t first = 0; first < b.voxels; first += 16 * kGroup) {
-    std::memset(sums, 0, static_cast<std::size_t>(sum_floats) * sizeof(float));
+    std::memset(sums, 0, static_cast<std::size_t>(kGroup * C) * sizeof(float));
     const std::int64_t end = first + 16 * kGroup < b.voxels ? first + 16 * kGroup : b.voxels;
     for (std::int64_t v0 = first; v0 < end; v0 += kGroup) {
       const std::int64_t count = end - v0 < kGroup ? end - v0 : kGroup;
       const float* x = b.logits + v0 * C;
-      group.exponentials(x, count, [&](std::int64_t v) { return b.label(v0 + v) == b.ignore; });
+      find_used(b, v0, count, used);
+      group.exponentials(x, count, used);
       group.add_probabilities(sums);
       for (std::int64_t v = 0; v < kGroup; v += kLanes) hn::Store(log(hn::Load(F(), group.sum + v)), F(), logs + v);
       for (std::int64_t v = 0; v < count; ++v) {
+        if (used[v] == 0.0f) continue;
         const std::int64_t label = b.label(v0 + v);
-        if (label == b.ignore) continue;
-        totals[label] += static_cast<double>(group.e[group.at(v, label)] * group.inverse[v]);
+        totals[label] += static_cast<double>(group.e[label * kGroup + v] * group.inverse[v]);
         totals[2 * C + label] += 1;
         totals[3 * C] += static_cast<double>(logs[v]) + (static_cast<double>(group.largest[v]) - static_cast<double>(x[v * C + label]));
         totals[3 * C + 1] += 1;
       }
     }
     for (std::int64_t c = 0; c < C; ++c)
-      if (kWide)
-        totals[C + c] += static_cast<double>(sums[c]);
-      else
-        for (std::int64_t v = 0; v < kGroup; ++v) totals[C + c] += static_cast<double>(sums[c * kGroup + v]);
+      for (std::int64_t v = 0; v < kGroup; ++v) totals[C + c] += static_cast<double>(sums[c * kGroup + v]);
   }
 }
-void dice_ce_sums(const LossBlock& b, double* totals) { b.channels > kNarrow ? class_sums<true>(b, totals) : class_sums<false>(b, totals); }
 
 // With u_c = even[c] + t_c label[c] = d loss / d p_c (the Dice part) and k = ce:
 //   dlogits_c = scale (p_c (u_c - sum p u) + k (p_c - t_c))
 //             = scale p_c (even_c + k - sum p u)  +  t_c scale (p_c label_c - k)
-template <bool kWide, bool kAdd>
+template <bool kAdd>
 HWY_INLINE void gradient(const LossBlock& b, const LossSlopes& s, float* dx) {
   const std::int64_t C = b.channels;
-  SoftmaxGroup<kWide> group(C, b.work);
-  HWY_ALIGN float even[kGroup], factor[kGroup], offset[kGroup], extra[kGroup];
+  SoftmaxGroup group(C, b.work);
+  HWY_ALIGN float used[kGroup], even[kGroup], factor[kGroup], offset[kGroup], extra[kGroup];
   for (std::int64_t v0 = 0; v0 < b.voxels; v0 += kGroup) {
     const std::int64_t count = b.voxels - v0 < kGroup ? b.voxels - v0 : kGroup;
-    const auto ignored = [&](std::int64_t v) { return b.label(v0 + v) == b.ignore; };
-    group.exponentials(b.logits + v0 * C, count, ignored);
+    find_used(b, v0, count, used);
+    group.exponentials(b.logits + v0 * C, count, used);
     group.weighted(s.even, even);
     for (std::int64_t v = 0; v < kGroup; ++v) {
       factor[v] = s.scale * group.inverse[v];
       offset[v] = extra[v] = 0.0f;
-      if (v >= count || ignored(v)) continue;
+      if (used[v] == 0.0f) continue;
       const std::int64_t label = b.label(v0 + v);
-      const float p = group.e[group.at(v, label)] * group.inverse[v];
+      const float p = group.e[label * kGroup + v] * group.inverse[v];
       offset[v] = s.ce - (even[v] * group.inverse[v] + p * s.label[label]);
       extra[v] = s.scale * (p * s.label[label] - s.ce);
     }
-    float* to = dx + v0 * C;
-    group.template write<kAdd>(to, count, factor, s.even, offset);
+    group.scale(factor, s.even, offset);
     for (std::int64_t v = 0; v < count; ++v)
-      if (!ignored(v)) to[v * C + b.label(v0 + v)] += extra[v];
+      if (used[v] != 0.0f) group.e[b.label(v0 + v) * kGroup + v] += extra[v];
+    group.write<kAdd>(dx + v0 * C, count);
   }
 }
 void dice_ce_gradient(const LossBlock& b, const LossSlopes& s, float* dx, bool add) {
-  if (b.channels > kNarrow)
-    add ? gradient<true, true>(b, s, dx) : gradient<true, false>(b, s, dx);
-  else
-    add ? gradient<false, true>(b, s, dx) : gradient<false, false>(b, s, dx);
+  add ? gradient<true>(b, s, dx) : gradient<false>(b, s, dx);
 }
 
-template <bool kWide>
-HWY_INLINE void probabilities(const LossBlock& b, float* y) {
-  SoftmaxGroup<kWide> group(b.channels, b.work);
-  float* ones = b.work + kGroup * group.padded;
-  for (std::int64_t c = 0; c < group.padded; ++c) ones[c] = 1.0f;
-  const float zeros[kGroup] = {};
+void softmax_block(const LossBlock& b, float* y) {
+  const std::int64_t C = b.channels;
+  SoftmaxGroup group(C, b.work);
+  HWY_ALIGN float used[kGroup];
+  for (float& u : used) u = 1.0f;
   for (std::int64_t v0 = 0; v0 < b.voxels; v0 += kGroup) {
     const std::int64_t count = b.voxels - v0 < kGroup ? b.voxels - v0 : kGroup;
-    group.exponentials(b.logits + v0 * b.channels, count, [](std::int64_t) { return false; });
-    group.template write<false>(y + v0 * b.channels, count, group.inverse, ones, zeros);
+    group.exponentials(b.logits + v0 * C, count, used);
+    for (std::int64_t v = 0; v < kGroup; v += kLanes)
+      for (std::int64_t c = 0; c < C; ++c) {
+        float* at = group.e + c * kGroup + v;
+        hn::StoreU(hn::Mul(hn::LoadU(F(), at), hn::Load(F(), group.inverse + v)), F(), at);
+      }
+    group.write<false>(y + v0 * C, count);
   }
 }
-void softmax_block(const LossBlock& b, float* y) { b.channels > kNarrow ? probabilities<true>(b, y) : probabilities<false>(b, y); }
 
 void argmax_block(const LossBlock& b, std::int32_t* labels) {
-  const std::int64_t C = b.channels;
-  if (C <= kNarrow) {
-    for (std::int64_t v = 0; v < b.voxels; ++v) {
-      const float* x = b.logits + v * C;
-      std::int32_t best = 0;
-      for (std::int32_t c = 1; c < C; ++c) best = x[c] > x[best] ? c : best;
-      labels[v] = best;
+  SoftmaxGroup group(b.channels, b.work);
+  HWY_ALIGN std::int32_t winners[kGroup];
+  for (std::int64_t v0 = 0; v0 < b.voxels; v0 += kGroup) {
+    const std::int64_t count = b.voxels - v0 < kGroup ? b.voxels - v0 : kGroup;
+    group.read(b.logits + v0 * b.channels, count);
+    for (std::int64_t v = 0; v < kGroup; v += kLanes) {
+      VF top = hn::LoadU(F(), group.e + v);
+      VI winner = hn::Zero(I());
+      for (std::int64_t c = 1; c < b.channels; ++c) {
+        const VF value = hn::LoadU(F(), group.e + c * kGroup + v);
+        const MF larger = hn::Gt(value, top);
+        top = hn::IfThenElse(larger, value, top);
+        winner = hn::IfThenElse(hn::RebindMask(I(), larger), hn::Set(I(), static_cast<std::int32_t>(c)), winner);
+      }
+      hn::Store(winner, I(), winners + v);
     }
-    return;
-  }
-  for (std::int64_t v = 0; v < b.voxels; ++v) {
-    const float* x = b.logits + v * C;
-    VF top = set(x[0]);
-    for_vectors(C, [&](std::int64_t c, auto part) HWY_ATTR { top = hn::Max(top, keep_largest(load(x + c, part), part)); });
-    top = hn::MaxOfLanes(F(), top);
-    std::int64_t best = -1;
-    for_vectors(C, [&](std::int64_t c, auto part) HWY_ATTR {
-      if (best >= 0) return;
-      const std::intptr_t lane = hn::FindFirstTrue(F(), hn::Eq(load(x + c, part), top));
-      if (lane >= 0) best = c + lane;
-    });
-    labels[v] = static_cast<std::int32_t>(best < 0 || best >= C ? 0 : best);
+    std::memcpy(labels + v0, winners, static_cast<std::size_t>(count) * sizeof(std::int32_t));
   }
 }
 
@@ -179,10 +174,11 @@ struct VoxelBlocks {
   // body(n, k, block without pointers, first voxel in the tensor)
   void for_each(const std::function<void(std::int64_t n, std::int64_t k, LossBlock& b, std::int64_t voxel)>& body) const {
     parallel_for(samples * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> work(static_cast<std::size_t>(loss_work_floats(channels)));
+      std::vector<float> memory(static_cast<std::size_t>(loss_work_floats(channels)));
+      float* work = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) / 4 % 16;  // whole cache lines
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t n = i / blocks, k = i % blocks;
-        LossBlock b{nullptr, nullptr, false, std::min(block, voxels - k * block), channels, -1, work.data()};
+        LossBlock b{nullptr, nullptr, false, std::min(block, voxels - k * block), channels, -1, work};
         body(n, k, b, n * voxels + k * block);
       }
     });
@@ -246,13 +242,13 @@ void dice_ce_backward(const Exec&, const Grad& dlogits, const Tensor& logits, co
                       const Tensor& result, const Tensor& scale, const DiceCeParams& p) {
   if (!dlogits.wanted()) return;
   const VoxelBlocks cut(logits.shape());
-  const std::int64_t C = cut.channels, N = cut.samples, padded = (C + 15) / 16 * 16, groups = p.per_sample ? N : 1;
+  const std::int64_t C = cut.channels, N = cut.samples, groups = p.per_sample ? N : 1;
   const double count = static_cast<double>(result.data<float>()[3]);
   // d loss / d p_c of one voxel = -dice_weight / terms * (2 t_c / denominator - numerator / denominator^2)
   std::vector<double> total(static_cast<std::size_t>(N * C * 3));
   std::copy_n(sums.data<float>(), N * C * 3, total.data());
   if (!p.per_sample) tree_sum(total.data(), N, C * 3);
-  std::vector<float> slopes(static_cast<std::size_t>(groups * 2 * padded));
+  std::vector<float> slopes(static_cast<std::size_t>(groups * 2 * C));
   const std::int64_t first = p.background ? 0 : 1, terms = groups * (C - first);
   for (std::int64_t m = 0; m < groups; ++m)
     for (std::int64_t c = first; c < C; ++c) {
@@ -260,16 +256,16 @@ void dice_ce_backward(const Exec&, const Grad& dlogits, const Tensor& logits, co
       const DiceTerm term(t[0], t[1], t[2], p);
       if (term.denominator <= 0) continue;
       const double k = static_cast<double>(p.dice_weight) / static_cast<double>(terms) / term.denominator;
-      slopes[m * 2 * padded + c] = static_cast<float>(k * term.value());
-      slopes[(m * 2 + 1) * padded + c] = static_cast<float>(-2 * k);
+      slopes[m * 2 * C + c] = static_cast<float>(k * term.value());
+      slopes[(m * 2 + 1) * C + c] = static_cast<float>(-2 * k);
     }
   const float ce = count > 0 ? static_cast<float>(static_cast<double>(p.ce_weight) / count) : 0.0f;
   cut.for_each([&](std::int64_t n, std::int64_t, LossBlock& b, std::int64_t voxel) {
     b.logits = logits.data<float>() + voxel * C;
     set_labels(b, labels, voxel, p.ignore);
-    const float* even = slopes.data() + (p.per_sample ? n : 0) * 2 * padded;
+    const float* even = slopes.data() + (p.per_sample ? n : 0) * 2 * C;
     HWY_DYNAMIC_DISPATCH(dice_ce_gradient)
-    (b, {even, even + padded, ce, scale.data<float>()[0]}, dlogits.data() + voxel * C, dlogits.beta != 0.0f);
+    (b, {even, even + C, ce, scale.data<float>()[0]}, dlogits.data() + voxel * C, dlogits.beta != 0.0f);
   });
 }
 
