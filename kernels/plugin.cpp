@@ -2,6 +2,8 @@
 // that stay on the cpu never open it, so they start in milliseconds and need no CUDA library.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "kernels/kernel.h"
 #include "tensor/os.h"
 
@@ -10,23 +12,28 @@ namespace {
 
 constexpr const char* kPluginFile = "libvoxgrad_cuda.so";
 
-void* open_plugin(std::string* errors) {
-  std::vector<std::string> candidates;
-  if (const std::string folder = os::environment("VG_PLUGIN_DIR"); !folder.empty()) candidates.push_back(folder + "/" + kPluginFile);
+// Null where there is no such file; throws where there is one that cannot be loaded.
+void* open_plugin(std::string* searched) {
+  std::vector<std::string> folders;
+  if (const std::string folder = os::environment("VG_PLUGIN_DIR"); !folder.empty()) folders.push_back(folder);
   const std::string home = os::executable_folder();
-  candidates.insert(candidates.end(), {home + "/" + kPluginFile, home + "/../lib/" + kPluginFile, kPluginFile});
-  for (const std::string& path : candidates) {
+  folders.insert(folders.end(), {home, home + "/../lib"});
+  for (const std::string& folder : folders) {
+    const std::string path = folder + "/" + kPluginFile;
+    *searched += (searched->empty() ? "" : ", ") + folder;
+    if (!std::filesystem::exists(path)) continue;
     std::string error;
     if (void* library = os::open_library(path, &error)) return library;
-    *errors += (errors->empty() ? "" : "; ") + error;
+    fail(ErrorCode::no_device, "the CUDA plug-in cannot be loaded: {}", error);
   }
-  return nullptr;
+  std::string error;
+  return os::open_library(kPluginFile, &error);  // the system's own search path
 }
 
 void load_cuda() {
-  std::string errors;
-  void* library = open_plugin(&errors);
-  if (!library) fail(ErrorCode::no_device, "no CUDA plug-in: {}", errors);
+  std::string searched;
+  void* library = open_plugin(&searched);
+  if (!library) fail(ErrorCode::no_device, "no CUDA device: this build has no {} (not in {})", kPluginFile, searched);
   const auto entry = reinterpret_cast<const Plugin* (*)(int)>(os::find_symbol(library, "vg_plugin"));
   const Plugin* plugin = entry ? entry(kPluginAbi) : nullptr;
   if (!plugin || std::string(plugin->version) != VG_VERSION || plugin->tensor_bytes != sizeof(Tensor) || plugin->exec_bytes != sizeof(Exec))
