@@ -34,56 +34,61 @@ const char* name_of(Collective what) {
   return names[static_cast<int>(what)];
 }
 
-std::uint64_t Worker::warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file,
-                                      int line) {
+void Worker::answer(Request& request) {
+  if (request.what < Collective::barrier)
+    warp_collective(request);
+  else
+    block_barrier(request);
+}
+
+void Worker::warp_collective(Request& request) {
   const int w = current_ / kLanes, lane = current_ % kLanes;
-  const unsigned bit = 1u << lane;
+  const unsigned bit = 1u << lane, mask = request.mask;
   Warp& warp = warp_[w];
   const auto refuse = [&](const std::string& why) {
-    fault(current_, file, line, fmt::format("{}, mask {}: {}", name_of(what), hex(mask), why));
+    fault(current_, request.file, request.line, fmt::format("{}, mask {}: {}", name_of(request.what), hex(mask), why));
   };
   if (!(mask & bit)) [[unlikely]]
     refuse(fmt::format("the mask does not name the calling lane {}", lane));
   if (const unsigned missing = mask & ~warp.alive) [[unlikely]] {
-    const int first = std::countr_zero(missing);
-    refuse(missing & warp.exists ? fmt::format("the mask names lane {}, which has returned", std::countr_zero(missing & warp.exists))
-                                 : fmt::format("the mask names lane {}, which does not exist (the block has {} threads)", first, threads_));
+    const unsigned returned = missing & warp.exists;
+    refuse(returned ? fmt::format("the mask names lane {}, which has returned", std::countr_zero(returned))
+                    : fmt::format("the mask names lane {}, which does not exist (the block has {} threads)", std::countr_zero(missing),
+                                  threads_));
   }
-  if (width < 1 || width > kLanes || (width & (width - 1))) [[unlikely]]
-    refuse(fmt::format("width {} (wanted 1, 2, 4, 8, 16 or 32)", width));
+  if (request.width < 1 || request.width > kLanes || (request.width & (request.width - 1))) [[unlikely]]
+    refuse(fmt::format("width {} (wanted 1, 2, 4, 8, 16 or 32)", request.width));
 
-  warp.request[lane] = {value, file, line, operand, mask, width, what};
+  warp.request[lane] = &request;
   warp.waiting |= bit;
   if ((warp.waiting & mask) == mask) {
-    resolve(warp, w * kLanes, mask);
+    resolve(warp, w * kLanes, request);
     warp.waiting &= ~mask;
     warp.ready |= mask;
     ready_warps_ |= 1u << w;
   }
   park();
-  return warp.request[lane].value;
 }
 
-void Worker::resolve(Warp& warp, int first_thread, unsigned mask) {
-  const int me = current_ - first_thread;
-  const Collective what = warp.request[me].what;
+// All lanes of the last one's mask have asked: checks that it is the same question, and answers.
+void Worker::resolve(Warp& warp, int first_thread, const Request& last) {
+  const Collective what = last.what;
+  const unsigned mask = last.mask;
   unsigned yes = 0;
   std::uint64_t value[kLanes];
   for (unsigned rest = mask; rest; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
-    const LaneRequest& r = warp.request[lane];
-    if (r.what != what || r.mask != mask) [[unlikely]] {
-      const LaneRequest& mine = warp.request[me];
-      fault(current_, mine.file, mine.line,
-            fmt::format("lanes of one mask called different things: lane {} calls {}, mask {}; lane {} called {}, mask {} at {}", me,
-                        name_of(what), hex(mask), lane, name_of(r.what), hex(r.mask), place(r.file, r.line)));
-    }
+    const Request& r = *warp.request[lane];
+    if (r.what != what || r.mask != mask) [[unlikely]]
+      fault(current_, last.file, last.line,
+            fmt::format("lanes of one mask called different things: lane {} calls {}, mask {}; lane {} called {}, mask {} at {}",
+                        current_ - first_thread, name_of(what), hex(mask), lane, name_of(r.what), hex(r.mask), place(r.file, r.line)));
     value[lane] = r.value;
     yes |= static_cast<unsigned>(r.value != 0) << lane;
   }
   for (unsigned rest = mask; rest; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
-    LaneRequest& r = warp.request[lane];
+    Request& r = *warp.request[lane];
     switch (what) {
       case Collective::ballot: r.value = yes; break;
       case Collective::any: r.value = yes != 0; break;
@@ -100,26 +105,27 @@ void Worker::resolve(Warp& warp, int first_thread, unsigned mask) {
   }
 }
 
-int Worker::block_barrier(Collective what, int predicate, const char* file, int line) {
+void Worker::block_barrier(Request& request) {
+  const Collective what = request.what;
   if (exited_) [[unlikely]] {
     int gone = 0;
     while (warp_[gone / kLanes].alive >> gone % kLanes & 1) ++gone;
-    fault(current_, file, line,
+    fault(current_, request.file, request.line,
           fmt::format("{} after {} of the block's {} threads have returned, the first of them {}", name_of(what), exited_, threads_,
                       thread_name(gone)));
   }
   Barrier& b = barrier_;
   if (b.waiting == 0) {
     b.what = what;
-    b.file = file;
-    b.line = line;
+    b.file = request.file;
+    b.line = request.line;
     b.count = 0;
-  } else if (b.what != what || !same_place(b.file, b.line, file, line)) [[unlikely]] {
-    fault(current_, file, line,
+  } else if (b.what != what || !same_place(b.file, b.line, request.file, request.line)) [[unlikely]] {
+    fault(current_, request.file, request.line,
           fmt::format("{}, while {} other threads of the block wait at another barrier, {} at {}", name_of(what), b.waiting,
                       name_of(b.what), place(b.file, b.line)));
   }
-  b.count += predicate != 0;
+  b.count += static_cast<int>(request.value);
   if (++b.waiting == threads_) {
     b.waiting = 0;
     b.result = what == Collective::barrier_count ? b.count : what == Collective::barrier_and ? b.count == threads_ : b.count != 0;
@@ -128,7 +134,7 @@ int Worker::block_barrier(Collective what, int predicate, const char* file, int 
     ready_warps_ = warps == 32 ? ~0u : (1u << warps) - 1;
   }
   park();
-  return b.result;
+  request.value = static_cast<std::uint64_t>(b.result);
 }
 
 // A thread returned: nobody may be waiting for it.
@@ -143,7 +149,7 @@ void Worker::finish_thread() {
           fmt::format("returned, while {} other threads of the block wait at {}", barrier_.waiting, name_of(barrier_.what)));
   for (unsigned rest = warp.waiting; rest; rest &= rest - 1) {
     const int other = std::countr_zero(rest);
-    const LaneRequest& r = warp.request[other];
+    const Request& r = *warp.request[other];
     if (r.mask >> lane & 1) [[unlikely]]
       fault(current_ - lane + other, r.file, r.line,
             fmt::format("{}, mask {}: the mask names lane {}, which has returned", name_of(r.what), hex(r.mask), lane));
@@ -162,7 +168,7 @@ void Worker::fault(int thread, const char* file, int line, const std::string& wh
 // Threads wait, none could run. Says for every group (same call, same mask, same line) who and where.
 std::string Worker::deadlock() const {
   struct Group {
-    const LaneRequest* what;  // null: the block's barrier
+    const Request* what;  // null: the block's barrier
     int warp, count;
     std::string threads;
   };
@@ -171,7 +177,7 @@ std::string Worker::deadlock() const {
     const Warp& warp = warp_[t / kLanes];
     const int lane = t % kLanes;
     if (!(warp.alive >> lane & 1)) continue;
-    const LaneRequest* r = warp.waiting >> lane & 1 ? &warp.request[lane] : nullptr;
+    const Request* r = warp.waiting >> lane & 1 ? warp.request[lane] : nullptr;
     Group* home = nullptr;
     for (Group& g : groups)
       if (r ? g.what && g.warp == t / kLanes && g.what->what == r->what && g.what->mask == r->mask &&

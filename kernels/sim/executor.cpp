@@ -131,16 +131,12 @@ void execute(const Launch& launch) {
   });
 }
 
-std::uint64_t warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file, int line) {
-  return this_worker->warp_collective(what, mask, value, operand, width, file, line);
-}
-int block_barrier(Collective what, int predicate, const char* file, int line) {
-  return this_worker->block_barrier(what, predicate, file, line);
-}
 void* shared_array(SharedArray& array) { return this_worker->shared_array(array); }
 void* dynamic_shared() { return this_worker->dynamic_shared(); }
 int lane_number() { return this_worker->current() % kLanes; }
 void trap(const char* file, int line) { this_worker->fault(this_worker->current(), file, line, "__trap"); }
+
+extern "C" __attribute__((visibility("hidden"))) void vg_sim_answer(Request* request) { this_worker->answer(*request); }
 
 void Worker::begin(const Launch& launch, sim::Order order, std::uint64_t seed) {
   launch_ = &launch;

@@ -64,12 +64,37 @@ enum class Collective : std::uint8_t {
   barrier_count
 };
 
-// Waits until every lane named by `mask` has asked for the same operation; `value` goes in, the lane's result comes out.
-std::uint64_t warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file, int line);
-// Waits for every thread of the block; the result combines the predicates.
-int block_barrier(Collective what, int predicate, const char* file, int line);
+// What one thread asks for, on its own stack. Lanes of a warp wait until every lane that `mask` names has asked for the same; barriers (which use
+// only what, value, file and line) until every thread of the block has.
+struct Request {
+  std::uint64_t value;  // in: contribution or predicate; out: the result
+  const char* file;
+  int line, operand, width;
+  unsigned mask;
+  Collective what;
+};
 [[noreturn]] void trap(const char* file, int line);  // __trap()
 int lane_number();                                   // of the running thread in its warp
+
+}  // namespace vg::simt
+
+// Returns with the request answered; other threads run meanwhile. (context.cpp)
+extern "C" void vg_sim_ask(vg::simt::Request* request);
+
+namespace vg::simt {
+
+inline std::uint64_t warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file,
+                                     int line) {
+  Request request{value, file, line, operand, width, mask, what};
+  vg_sim_ask(&request);
+  return request.value;
+}
+
+inline int block_barrier(Collective what, int predicate, const char* file, int line) {
+  Request request{predicate != 0, file, line, 0, 0, 0, what};
+  vg_sim_ask(&request);
+  return static_cast<int>(request.value);
+}
 
 }  // namespace vg::simt
 

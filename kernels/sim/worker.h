@@ -17,22 +17,12 @@ namespace vg::simt {
 inline constexpr int kLanes = 32;
 inline constexpr int kNobody = -1;
 
-// What a waiting lane asked for.
-struct LaneRequest {
-  std::uint64_t value;  // in: its contribution; out: its result
-  const char* file;
-  int line, operand;
-  unsigned mask;
-  int width;
-  Collective what;
-};
-
 struct Warp {
   unsigned ready = 0;    // lanes that could run now
   unsigned waiting = 0;  // lanes in a warp collective
   unsigned alive = 0;    // lanes that exist and have not returned
   unsigned exists = 0;
-  LaneRequest request[kLanes];
+  Request* request[kLanes];  // of waiting lanes
 };
 
 struct Fibre {
@@ -56,8 +46,7 @@ class Worker {
   void run_block(std::uint64_t number);                                    // number: x fastest
 
   // Called by the running thread.
-  std::uint64_t warp_collective(Collective what, unsigned mask, std::uint64_t value, int operand, int width, const char* file, int line);
-  int block_barrier(Collective what, int predicate, const char* file, int line);
+  void answer(Request& request);
   void* shared_array(SharedArray& array);
   char* dynamic_shared() const { return arena_; }
   [[noreturn]] void fault(int thread, const char* file, int line, const std::string& what) const;
@@ -70,10 +59,11 @@ class Worker {
   int pick();
   void give_turn(int thread, Fibre& fibre);
   void park();
+  void warp_collective(Request& request);
+  void block_barrier(Request& request);
   Fibre& idle_fibre();
   void abandon_fibres();
-  void resolve(Warp& warp, int first_lane_thread, unsigned mask);
-  void release_barrier();
+  void resolve(Warp& warp, int first_thread, const Request& last);
   std::string thread_name(int thread) const;
   std::string deadlock() const;
   void begin_shared();
@@ -92,7 +82,7 @@ class Worker {
   uint3 index_[kMaxBlockThreads];  // threadIdx of each
   Fibre* home_[kMaxBlockThreads];  // where a waiting thread's stack is; null: not started, or returned
   struct Barrier {
-    int waiting = 0, any = 0, count = 0, result = 0;
+    int waiting = 0, count = 0, result = 0;
     Collective what{};
     const char* file = nullptr;
     int line = 0;

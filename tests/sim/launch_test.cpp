@@ -157,5 +157,47 @@ TEST(Order, DecidesWhoRunsFirst) {
   set_threads(0);
 }
 
+// The variable is read once per process, so each case is a process of its own.
+void expect_from_environment(const char* value, sim::Order order, std::uint64_t seed) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  ::setenv("VG_SIM_ORDER", value, 1);
+  EXPECT_EXIT(std::exit(sim::order() == order && sim::order_seed() == seed ? 0 : 1), ::testing::ExitedWithCode(0), "") << value;
+  ::unsetenv("VG_SIM_ORDER");
+}
+
+TEST(OrderDeathTest, IsReadFromTheEnvironmentReverse) { expect_from_environment("reverse", sim::Order::reverse, 1); }
+TEST(OrderDeathTest, IsReadFromTheEnvironmentSeed) { expect_from_environment("random:12345", sim::Order::random, 12345); }
+
+TEST(OrderDeathTest, AWrongEnvironmentIsRefused) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  ::setenv("VG_SIM_ORDER", "backwards", 1);
+  EXPECT_EXIT(
+      std::exit(error_of([] { runs_of(1, 1); }) == "VG_SIM_ORDER = backwards (wanted forward, reverse, random or random:SEED)" ? 0 : 1),
+      ::testing::ExitedWithCode(0), "");
+  ::unsetenv("VG_SIM_ORDER");
+}
+
+// A thread's local variables live on its own stack of 128 KiB, also while it waits.
+__global__ void large_locals(int* out) {
+  int local[16384];
+  for (int i = 0; i < 16384; ++i) local[i] = i * static_cast<int>(threadIdx.x + 1);
+  __syncthreads();
+  int sum = 0;
+  for (int i = 0; i < 16384; ++i) sum ^= local[i];
+  out[threadIdx.x] = sum;
+}
+
+TEST(Launch, LargeLocalArrays) {
+  everywhere([] {
+    std::vector<int> out(33);
+    SIMT_LAUNCH(large_locals, 1, 33, 0, nullptr, out.data());
+    for (int t = 0; t < 33; ++t) {
+      int want = 0;
+      for (int i = 0; i < 16384; ++i) want ^= i * (t + 1);
+      ASSERT_EQ(out[static_cast<std::size_t>(t)], want);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace vg
