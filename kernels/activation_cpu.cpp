@@ -12,19 +12,23 @@ HWY_BEFORE_NAMESPACE();
 namespace vg::HWY_NAMESPACE {
 namespace {
 
-void activate(const Activation& p, float* y, const float* x, std::int64_t count) {
+// `bytes`: of the whole output, for the choice between stores into and around the caches.
+void activate(const Activation& p, float* y, std::int64_t bytes, const float* x, std::int64_t count) {
   with_activation(p, [&](auto f) HWY_ATTR {
-    for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { store(f.forward(load(x + i, part)), y + i, part); });
+    const auto body = [&](std::int64_t i, auto part) HWY_ATTR { store(f.forward(load(x + i, part)), y + i, part); };
+    for_vectors(count, body, y != x && streamed(y, bytes));
   });
 }
 
-void activate_backward(const Activation& p, float* dx, bool add, const float* dy, const float* x, std::int64_t count) {
+void activate_backward(const Activation& p, float* dx, std::int64_t bytes, bool add, const float* dy, const float* x, std::int64_t count) {
   with_activation(p, [&](auto f) HWY_ATTR {
     const auto gradient = [&](std::int64_t i, auto part) HWY_ATTR { return f.backward(load(dy + i, part), load(x + i, part)); };
     if (add)
       for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<true>(gradient(i, part), dx + i, part); });
     else
-      for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<false>(gradient(i, part), dx + i, part); });
+      for_vectors(
+          count, [&](std::int64_t i, auto part) HWY_ATTR { put<false>(gradient(i, part), dx + i, part); },
+          dx != dy && dx != x && streamed(dx, bytes));
   });
 }
 
@@ -120,7 +124,9 @@ void activation_forward(const Exec&, Tensor& y, const Tensor& x, const Tensor& s
       HWY_DYNAMIC_DISPATCH(prelu)(to + offset, from + offset, pattern.data(), cut.floats(k), cut.period);
     });
   } else {
-    for_flat_blocks(x.elements(), [&](std::int64_t i, std::int64_t count) { HWY_DYNAMIC_DISPATCH(activate)(p, to + i, from + i, count); });
+    for_flat_blocks(x.elements(), [&](std::int64_t i, std::int64_t count) {
+      HWY_DYNAMIC_DISPATCH(activate)(p, to + i, static_cast<std::int64_t>(y.bytes()), from + i, count);
+    });
   }
 }
 
@@ -139,7 +145,8 @@ void activation_backward(const Exec& ex, const Grad& dx, const Grad& dslope, con
     });
   } else if (dx.wanted()) {
     for_flat_blocks(x.elements(), [&](std::int64_t i, std::int64_t count) {
-      HWY_DYNAMIC_DISPATCH(activate_backward)(p, dx.data() + i, dx.beta != 0, gradient + i, from + i, count);
+      HWY_DYNAMIC_DISPATCH(activate_backward)
+      (p, dx.data() + i, static_cast<std::int64_t>(dx.tensor.bytes()), dx.beta != 0, gradient + i, from + i, count);
     });
   }
 }

@@ -13,19 +13,24 @@ HWY_BEFORE_NAMESPACE();
 namespace vg::HWY_NAMESPACE {
 namespace {
 
-void fill_floats(float* y, float value, std::int64_t count) {
-  for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { store(set(value), y + i, part); });
+// `bytes`: of the whole output, for the choice between stores into and around the caches.
+void fill_floats(float* y, std::int64_t bytes, float value, std::int64_t count) {
+  const auto body = [&](std::int64_t i, auto part) HWY_ATTR { store(set(value), y + i, part); };
+  for_vectors(count, body, streamed(y, bytes));
 }
 
-void add_floats(float* y, const float* a, const float* b, std::int64_t count) {
-  for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { store(hn::Add(load(a + i, part), load(b + i, part)), y + i, part); });
+void add_floats(float* y, std::int64_t bytes, const float* a, const float* b, std::int64_t count) {
+  const auto body = [&](std::int64_t i, auto part) HWY_ATTR { store(hn::Add(load(a + i, part), load(b + i, part)), y + i, part); };
+  for_vectors(count, body, y != a && y != b && streamed(y, bytes));
 }
 
-void accumulate_floats(float* dx, bool add, const float* dy, float scale, std::int64_t count) {
+void accumulate_floats(float* dx, std::int64_t bytes, bool add, const float* dy, float scale, std::int64_t count) {
   if (add)
     for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<true>(hn::Mul(set(scale), load(dy + i, part)), dx + i, part); });
   else
-    for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<false>(hn::Mul(set(scale), load(dy + i, part)), dx + i, part); });
+    for_vectors(
+        count, [&](std::int64_t i, auto part) HWY_ATTR { put<false>(hn::Mul(set(scale), load(dy + i, part)), dx + i, part); },
+        dx != dy && streamed(dx, bytes));
 }
 
 // `count` channels of each voxel, `to_stride` and `from_stride` floats from voxel to voxel.
@@ -60,21 +65,23 @@ namespace cpu {
 
 void fill(const Exec&, Tensor& y, const FillParams& p) {
   for_flat_blocks(y.elements(), [&](std::int64_t i, std::int64_t count) {
-    HWY_DYNAMIC_DISPATCH(fill_floats)(y.data<float>() + i, p.value, count);
+    HWY_DYNAMIC_DISPATCH(fill_floats)(y.data<float>() + i, static_cast<std::int64_t>(y.bytes()), p.value, count);
   });
 }
 
 void add(const Exec&, Tensor& y, const Tensor& a, const Tensor& b) {
   assert(a.shape() == b.shape() && a.shape() == y.shape());
   for_flat_blocks(y.elements(), [&](std::int64_t i, std::int64_t count) {
-    HWY_DYNAMIC_DISPATCH(add_floats)(y.data<float>() + i, a.data<float>() + i, b.data<float>() + i, count);
+    HWY_DYNAMIC_DISPATCH(add_floats)
+    (y.data<float>() + i, static_cast<std::int64_t>(y.bytes()), a.data<float>() + i, b.data<float>() + i, count);
   });
 }
 
 void accumulate(const Exec&, const Grad& dx, const Tensor& dy, const ScaleParams& p) {
   assert(dx.tensor.elements() == dy.elements());
   for_flat_blocks(dy.elements(), [&](std::int64_t i, std::int64_t count) {
-    HWY_DYNAMIC_DISPATCH(accumulate_floats)(dx.data() + i, dx.beta != 0, dy.data<float>() + i, p.scale, count);
+    HWY_DYNAMIC_DISPATCH(accumulate_floats)
+    (dx.data() + i, static_cast<std::int64_t>(dx.tensor.bytes()), dx.beta != 0, dy.data<float>() + i, p.scale, count);
   });
 }
 

@@ -21,7 +21,8 @@ struct LossBlock {
   bool bytes;
   std::int64_t voxels, channels;
   std::int32_t ignore;
-  float* work;  // loss_work_floats(channels)
+  float* work;                    // loss_work_floats(channels)
+  std::int64_t output_bytes = 0;  // of the whole tensor
 
   std::int32_t label(std::int64_t v) const {
     return bytes ? static_cast<const std::uint8_t*>(labels)[v] : static_cast<const std::int32_t*>(labels)[v];
@@ -83,6 +84,7 @@ void dice_ce_sums(const LossBlock& b, double* totals) {
 //             = scale p_c (even_c + k - sum p u)  +  t_c scale (p_c label_c - k)
 template <bool kAdd>
 HWY_INLINE void gradient(const LossBlock& b, const LossSlopes& s, float* dx) {
+  const bool stream = !kAdd && streamed(dx, b.output_bytes);
   const std::int64_t C = b.channels;
   SoftmaxGroup group(C, b.work);
   HWY_ALIGN float used[kGroup], even[kGroup], factor[kGroup], offset[kGroup], extra[kGroup];
@@ -103,8 +105,9 @@ HWY_INLINE void gradient(const LossBlock& b, const LossSlopes& s, float* dx) {
     group.scale(factor, s.even, offset);
     for (std::int64_t v = 0; v < count; ++v)
       if (used[v] != 0.0f) group.e[b.label(v0 + v) * kGroup + v] += extra[v];
-    group.write<kAdd>(dx + v0 * C, count);
+    group.write<kAdd>(dx + v0 * C, count, stream);
   }
+  if (stream) hwy::FlushStream();
 }
 void dice_ce_gradient(const LossBlock& b, const LossSlopes& s, float* dx, bool add) {
   add ? gradient<true>(b, s, dx) : gradient<false>(b, s, dx);
@@ -112,6 +115,7 @@ void dice_ce_gradient(const LossBlock& b, const LossSlopes& s, float* dx, bool a
 
 void softmax_block(const LossBlock& b, float* y) {
   const std::int64_t C = b.channels;
+  const bool stream = y != b.logits && streamed(y, b.output_bytes);
   SoftmaxGroup group(C, b.work);
   HWY_ALIGN float used[kGroup];
   for (float& u : used) u = 1.0f;
@@ -123,8 +127,9 @@ void softmax_block(const LossBlock& b, float* y) {
         float* at = group.e + c * kGroup + v;
         hn::StoreU(hn::Mul(hn::LoadU(F(), at), hn::Load(F(), group.inverse + v)), F(), at);
       }
-    group.write<false>(y + v0 * C, count);
+    group.write<false>(y + v0 * C, count, stream);
   }
+  if (stream) hwy::FlushStream();
 }
 
 void argmax_block(const LossBlock& b, std::int32_t* labels) {
@@ -263,6 +268,7 @@ void dice_ce_backward(const Exec&, const Grad& dlogits, const Tensor& logits, co
   cut.for_each([&](std::int64_t n, std::int64_t, LossBlock& b, std::int64_t voxel) {
     b.logits = logits.data<float>() + voxel * C;
     set_labels(b, labels, voxel, p.ignore);
+    b.output_bytes = static_cast<std::int64_t>(dlogits.tensor.bytes());
     const float* even = slopes.data() + (p.per_sample ? n : 0) * 2 * C;
     HWY_DYNAMIC_DISPATCH(dice_ce_gradient)
     (b, {even, even + C, ce, scale.data<float>()[0]}, dlogits.data() + voxel * C, dlogits.beta != 0.0f);
@@ -272,7 +278,7 @@ void dice_ce_backward(const Exec&, const Grad& dlogits, const Tensor& logits, co
 void softmax(const Exec&, Tensor& y, const Tensor& x) {
   assert(x.shape() == y.shape());
   VoxelBlocks(x.shape()).for_each([&](std::int64_t, std::int64_t, LossBlock& b, std::int64_t voxel) {
-    b.logits = x.data<float>() + voxel * b.channels;
+    b.logits = x.data<float>() + voxel * b.channels, b.output_bytes = static_cast<std::int64_t>(y.bytes());
     HWY_DYNAMIC_DISPATCH(softmax_block)(b, y.data<float>() + voxel * b.channels);
   });
 }

@@ -21,6 +21,7 @@ struct NormBlock {
   const float *mean, *scale, *beta;  // patterns: z = (x - mean) scale + beta
   const float *minus, *slope;        // patterns: dx = scale g - minus - slope (x - mean)
   float* work;                       // 3 * period
+  std::int64_t output_bytes;         // of the whole tensor
   Activation activation;
 };
 inline constexpr std::int64_t kFoldRows = 32;
@@ -70,11 +71,13 @@ void norm_moments(const NormBlock& b, float* shift, double* totals) {
 }
 
 void norm_apply_block(const NormBlock& b, float* y) {
+  const bool stream = y != b.x && streamed(y, b.output_bytes);
   with_activation(b.activation, [&](auto f) HWY_ATTR {
-    for_pattern(b.count, b.period, [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR {
+    const auto body = [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR {
       const VF centred = hn::Sub(load(b.x + i, part), load(b.mean + j, part));
       store(f.forward(hn::MulAdd(centred, load(b.scale + j, part), load(b.beta + j, part))), y + i, part);
-    });
+    };
+    for_pattern(b.count, b.period, body, stream);
   });
 }
 
@@ -101,16 +104,17 @@ void norm_gradient_sums(const NormBlock& b, double* totals) {
 
 template <bool kAdd>
 HWY_INLINE void write_gradient(const NormBlock& b, float* dx) {
+  const bool stream = !kAdd && dx != b.dy && dx != b.x && streamed(dx, b.output_bytes);
   with_activation(b.activation, [&](auto f) HWY_ATTR {
-    for_pattern(b.count, b.period, [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR {
+    const auto body = [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR {
       const VF centred = hn::Sub(load(b.x + i, part), load(b.mean + j, part)), scale = load(b.scale + j, part);
       const VF g = f.backward(load(b.dy + i, part), hn::MulAdd(centred, scale, load(b.beta + j, part)));
       const VF d = hn::MulSub(scale, g, load(b.minus + j, part));
       put<kAdd>(hn::NegMulAdd(load(b.slope + j, part), centred, d), dx + i, part);
-    });
+    };
+    for_pattern(b.count, b.period, body, stream);
   });
 }
-
 void norm_gradient_block(const NormBlock& b, float* dx, bool add) { add ? write_gradient<true>(b, dx) : write_gradient<false>(b, dx); }
 
 }  // namespace
@@ -210,7 +214,7 @@ void norm_apply(const Exec& ex, Tensor& y, const Tensor& x, const Tensor& mean, 
   for (std::int64_t m = 0; m < groups; ++m) fill_patterns(patterns + m * 3 * cut.period, cut, m, mean, rstd, gamma, beta);
   cut.for_each([&](std::int64_t n, std::int64_t k, std::int64_t offset) {
     NormBlock b = block_of(cut, k, patterns + (groups == 1 ? 0 : n) * 3 * cut.period, p.activation);
-    b.x = x.data<float>() + offset;
+    b.x = x.data<float>() + offset, b.output_bytes = static_cast<std::int64_t>(y.bytes());
     HWY_DYNAMIC_DISPATCH(norm_apply_block)(b, y.data<float>() + offset);
   });
 }
@@ -278,6 +282,7 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
     NormBlock b = block_of(cut, k, pattern, p.activation);
     b.x = x.data<float>() + offset, b.dy = dy.data<float>() + offset;
     b.minus = pattern + 3 * cut.period, b.slope = pattern + 4 * cut.period;
+    b.output_bytes = static_cast<std::int64_t>(dx.tensor.bytes());
     HWY_DYNAMIC_DISPATCH(norm_gradient_block)(b, dx.data() + offset, dx.beta != 0);
   });
 }

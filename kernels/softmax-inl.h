@@ -1,5 +1,6 @@
 // Softmax of groups of 16 voxels, the inner step of the loss, softmax and argmax kernels. A group is transposed so that voxels are the lanes: vectors
 // are full for any number of classes, and maxima and sums over classes are plain vector operations. Element (voxel v, class c) is at c * 16 + v.
+#include "hwy/cache_control.h"
 #include "kernels/vector_math-inl.h"
 
 #if defined(VG_SOFTMAX_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -119,8 +120,9 @@ struct SoftmaxGroup {
   // memory: 32 * c floats, 64-byte aligned
   SoftmaxGroup(std::int64_t c, float* memory) : channels(c), e(memory), rows(memory + kGroup * c) {}
 
-  // e = x for `count` voxels, 0 for the rest of the group.
+  // e = x for `count` voxels, 0 for the rest of the group. The next group's logits are asked for meanwhile.
   HWY_INLINE void read(const float* x, std::int64_t count) {
+    for (std::int64_t i = 0; i < kGroup * channels; i += 16) hwy::Prefetch(x + kGroup * channels + i);
     if (count < kGroup) {
       std::memcpy(rows, x, static_cast<std::size_t>(count * channels) * sizeof(float));
       std::memset(rows + count * channels, 0, static_cast<std::size_t>((kGroup - count) * channels) * sizeof(float));
@@ -180,12 +182,16 @@ struct SoftmaxGroup {
     }
   }
 
-  // y (+)= e for `count` voxels
+  // y (+)= e for `count` voxels; stream: around the caches (the caller flushes).
   template <bool kAdd>
-  HWY_INLINE void write(float* y, std::int64_t count) {
-    if (!kAdd && count == kGroup) return from_lanes(e, channels, y);
+  HWY_INLINE void write(float* y, std::int64_t count, bool stream) {
+    if (!kAdd && count == kGroup && !stream) return from_lanes(e, channels, y);
     from_lanes(e, channels, rows);
-    for_vectors(count * channels, [&](std::int64_t i, auto part) HWY_ATTR { put<kAdd>(load(rows + i, part), y + i, part); });
+    if (!kAdd && count == kGroup) {
+      for (std::int64_t i = 0; i < kGroup * channels; i += kLanes) hn::Stream(hn::LoadU(F(), rows + i), F(), y + i);
+    } else {
+      for_vectors(count * channels, [&](std::int64_t i, auto part) HWY_ATTR { put<kAdd>(load(rows + i, part), y + i, part); });
+    }
   }
 };
 
