@@ -1,5 +1,5 @@
 // Max pooling on the cpu: vectors over channels, tasks over rows of windows (forward, and backward when windows are disjoint) or over rows of the
-// input (backward when they overlap: each row looks again at the windows that touch it, so that no two tasks write the same place).
+// input (backward when they overlap: the winners are found once, then each row asks the windows that touch it, so no two tasks write the same place).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/pool_cpu.cpp"
 #include "kernels/simd.h"
@@ -96,21 +96,32 @@ void pool_scatter_row(const PoolShape& s, const float* x, const float* dy, float
   add ? scatter_row<true>(s, x, dy, dx, zd, zh) : scatter_row<false>(s, x, dy, dx, zd, zh);
 }
 
-// One row (ud, uh) of dx from all windows that touch it. row: in[2] * channels floats, cleared by the caller. x, dy: the sample.
-void pool_gather_row(const PoolShape& s, const float* x, const float* dy, float* row, std::int64_t ud, std::int64_t uh) {
+// The winners of one row of windows, as numbers of taps.
+void pool_winners_row(const PoolShape& s, const float* x, float* winners, std::int64_t zd, std::int64_t zh) {
+  for (std::int64_t zw = 0; zw < s.out[2]; ++zw)
+    for_vectors(s.channels, [&](std::int64_t c, auto part) HWY_ATTR {
+      VF best, tap;
+      winner(s, x, zd, zh, zw, c, part, best, tap);
+      store(tap, winners + zw * s.channels + c, part);
+    });
+}
+
+// One row (ud, uh) of dx from all windows that touch it. row: in[2] * channels floats, cleared by the caller. winners, dy: the sample.
+void pool_gather_row(const PoolShape& s, const float* winners, const float* dy, float* row, std::int64_t ud, std::int64_t uh) {
   for (std::int64_t zd = s.first_window(0, ud); zd < s.last_window(0, ud); ++zd)
     for (std::int64_t zh = s.first_window(1, uh); zh < s.last_window(1, uh); ++zh) {
-      const std::int64_t kd = ud - s.start(0, zd), kh = uh - s.start(1, zh);
-      for (std::int64_t zw = 0; zw < s.out[2]; ++zw)
+      const std::int64_t first =
+          ((ud - s.start(0, zd)) * s.kernel[1] + uh - s.start(1, zh)) * s.kernel[2];  // the number of this row's first tap
+      for (std::int64_t zw = 0; zw < s.out[2]; ++zw) {
+        const std::int64_t at = ((zd * s.out[1] + zh) * s.out[2] + zw) * s.channels;
         for_vectors(s.channels, [&](std::int64_t c, auto part) HWY_ATTR {
-          VF best, tap;
-          winner(s, x, zd, zh, zw, c, part, best, tap);
-          const VF g = load(dy + ((zd * s.out[1] + zh) * s.out[2] + zw) * s.channels + c, part);
+          const VF g = load(dy + at + c, part), tap = load(winners + at + c, part);
           for (std::int64_t kw = s.first_tap(2, zw); kw < s.last_tap(2, zw); ++kw) {
-            const VF number = set(static_cast<float>((kd * s.kernel[1] + kh) * s.kernel[2] + kw));
-            put<true>(hn::IfThenElseZero(hn::Eq(tap, number), g), row + (s.start(2, zw) + kw) * s.channels + c, part);
+            const VF mine = hn::IfThenElseZero(hn::Eq(tap, set(static_cast<float>(first + kw))), g);
+            put<true>(mine, row + (s.start(2, zw) + kw) * s.channels + c, part);
           }
         });
+      }
     }
 }
 
@@ -127,6 +138,7 @@ namespace {
 
 HWY_EXPORT(pool_row);
 HWY_EXPORT(pool_scatter_row);
+HWY_EXPORT(pool_winners_row);
 HWY_EXPORT(pool_gather_row);
 
 }  // namespace
@@ -168,14 +180,19 @@ void maxpool_backward(const Exec& ex, const Grad& dx, const Tensor& dy, const Te
              });
     return;
   }
-  for_rows(x.shape().n() * s.in[0] * s.in[1], x_row * p.kernel[0] * p.kernel[1] * p.kernel[2], [&](std::int64_t begin, std::int64_t end) {
+  float* winners = ex.scratch->reserve<float>(dy.elements());
+  for_rows(dy.shape().n() * s.out[0] * s.out[1], dy_row * p.kernel[0] * p.kernel[1] * p.kernel[2],
+           [&](std::int64_t begin, std::int64_t end) {
+             for (std::int64_t r = begin; r < end; ++r) HWY_DYNAMIC_DISPATCH(pool_winners_row)
+             (s, x.data<float>() + r / s.out[1] / s.out[0] * x_sample, winners + r * dy_row, r / s.out[1] % s.out[0], r % s.out[1]);
+           });
+  for_rows(x.shape().n() * s.in[0] * s.in[1], x_row * p.kernel[0] * p.kernel[1], [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> row(static_cast<std::size_t>(x_row));
     for (std::int64_t r = begin; r < end; ++r) {
-      const std::int64_t n = r / s.in[1] / s.in[0];
+      const std::int64_t sample = r / s.in[1] / s.in[0] * s.out[0] * s.out[1] * dy_row;
       std::fill(row.begin(), row.end(), 0.0f);
       HWY_DYNAMIC_DISPATCH(pool_gather_row)
-      (s, x.data<float>() + n * x_sample, dy.data<float>() + n * s.out[0] * s.out[1] * dy_row, row.data(), r / s.in[1] % s.in[0],
-       r % s.in[1]);
+      (s, winners + sample, dy.data<float>() + sample, row.data(), r / s.in[1] % s.in[0], r % s.in[1]);
       float* to = dx.data() + r * x_row;
       for (std::int64_t i = 0; i < x_row; ++i) to[i] = dx.beta != 0.0f ? to[i] + row[i] : row[i];
     }
