@@ -246,10 +246,14 @@ TEST(SharedRules, StaticAndDynamicTogether) {
                   "brings the block to 32768 static and 199681 dynamic bytes (at most 232448 together)");
 }
 
-TEST(SharedRules, WritingPastTheEnd) {
 #if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "the address sanitizer stops at the write itself";
-#endif
+TEST(SharedRulesDeathTest, TheAddressSanitizerStopsAtTheWriteItself) {
+  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_DEATH(SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 33), "use-after-poison.*\n(.*\n)*.*past_the_end");
+  EXPECT_DEATH(SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 50), "use-after-poison");
+}
+#else
+TEST(SharedRules, WritingPastTheEnd) {
   EXPECT_EQ(error_of([] { SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 32); }), "");
   expect_contains(error_of([] { SIMT_LAUNCH(past_the_end, 2, 1, 50, nullptr, 33); }),
                   "wrote past the end of shared array row of 132 bytes (tests/sim/");
@@ -257,6 +261,7 @@ TEST(SharedRules, WritingPastTheEnd) {
   expect_contains(error_of([] { SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 50); }),
                   "wrote past the end of dynamic shared memory of 50 bytes");
 }
+#endif
 
 // --------------------------------------------------------------------------------------------------------------- other faults
 
