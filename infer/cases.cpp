@@ -1,4 +1,5 @@
-// Finding scans.
+// Finding scans: files, folders, lists and BIDS data sets become one list of what to read and where to write, so that the programs have one loop and
+// every collision of outputs is found before the first network runs.
 #include "infer/cases.h"
 
 #include <algorithm>

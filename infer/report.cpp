@@ -1,4 +1,5 @@
-// CSV and JSON.
+// CSV and JSON of a run. Numbers are written for spreadsheets and scripts; every page says what it is not: a medical device.
+// File names are the only thing here that could identify a person, and they come from the user.
 #include "infer/report.h"
 
 #include <cmath>

@@ -31,7 +31,7 @@ ConvNode read(const Node& node, bool transposed) {
   a.done();
   a.roles({"weight"}, {"bias"});
   const bool kernel_ok = c.kernel[0] > 0 && c.kernel[1] > 0 && c.kernel[2] > 0;
-  if (c.channels < 1 || !kernel_ok || c.options.activation.kind == ActivationKind::prelu || (c.init != "pytorch" && c.init != "kaiming_normal"))
+  if (c.channels < 1 || c.channels > 1 << 20 || !kernel_ok || c.options.activation.kind == ActivationKind::prelu || (c.init != "pytorch" && c.init != "kaiming_normal"))
     fail(ErrorCode::bad_file, "node {}: channels {}, kernel {}x{}x{}, activation {}, init \"{}\": not a convolution that we know", node.name, c.channels,
          c.kernel[0], c.kernel[1], c.kernel[2], name_of(c.options.activation.kind), c.init);
   return c;

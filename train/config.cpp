@@ -1,4 +1,5 @@
-// TrainConfig as JSON.
+// TrainConfig as JSON: written in full, so that a checkpoint tells everything, and read strictly, so that a typing error is not a default.
+// The sections mirror the structs of train/config.h one to one.
 #include "train/config.h"
 
 #include "layers/json.h"

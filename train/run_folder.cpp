@@ -1,4 +1,5 @@
-// Log and curves.
+// Log and curves of a run. The log is rewritten whole and atomically each time: it is short, and a run that is resumed must be able to drop the rows
+// after its checkpoint.
 #include "train/run_folder.h"
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// The schedules' formulas.
+// The schedules' formulas. one_cycle: Smith, Topin, arXiv:1708.07120, with the corner cases of PyTorch's OneCycleLR, so that runs can be compared
+// step by step.
 #include "train/schedule.h"
 
 #include <algorithm>
