@@ -68,6 +68,22 @@ inline unsigned blocks_for(std::int64_t items, std::int64_t per_block) {
   return static_cast<unsigned>(blocks);
 }
 
+#if defined(__CUDACC__)
+// More than 48 KiB, static and dynamic together, must be asked for, once per kernel and device. Asks for all there is, so that launches of one kernel
+// with different sizes do not undo each other's request.
+inline cudaError_t allow_shared(const void* function, std::size_t dynamic_bytes) {
+  cudaFuncAttributes now;
+  if (const cudaError_t e = cudaFuncGetAttributes(&now, function); e != cudaSuccess) return e;
+  if (now.sharedSizeBytes + dynamic_bytes <= kStaticSharedBytes ||
+      static_cast<std::size_t>(now.maxDynamicSharedSizeBytes) > kStaticSharedBytes)
+    return cudaSuccess;
+  int device = 0, most = 0;
+  if (const cudaError_t e = cudaGetDevice(&device); e != cudaSuccess) return e;
+  if (const cudaError_t e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device); e != cudaSuccess) return e;
+  return cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most - static_cast<int>(now.sharedSizeBytes));
+}
+#endif
+
 // Starts kernel(args...) on every thread of the grid. A grid with a zero extent does nothing. Throws invalid_argument, naming kernel and shape, if
 // no GPU could run the shape (both devices), if the GPU's driver refuses it, or (sim) if the kernel itself breaks a rule while it runs.
 template <class... P, class... A>
@@ -79,9 +95,7 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, std::
   std::tuple<std::remove_cv_t<P>...> values(std::forward<A>(args)...);
 #if defined(__CUDACC__)
   const void* function = reinterpret_cast<const void*>(kernel);
-  cudaError_t error = cudaSuccess;
-  if (shared_bytes > kStaticSharedBytes)
-    error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  cudaError_t error = shared_bytes > 0 ? allow_shared(function, shared_bytes) : cudaSuccess;
   if (error == cudaSuccess) {
     std::apply(
         [&](auto&... value) {
