@@ -37,12 +37,18 @@ __device__ inline void write_columns(const Sink& s, std::int64_t voxel, int colu
     store<V>(s.second.data + voxel * s.second.channels + column - s.first.channels, v, s.second.beta);
 }
 
+// A call, not inlined: a thread finishes up to 32 sums, and 32 copies of every activation would be most of the kernel.
+__attribute__((noinline)) __device__ inline Pack<4> activate_four(ActivationKind kind, float alpha, Pack<4> v) {
+  SIMT_UNROLL for (int j = 0; j < 4; ++j) v.v[j] = activate(kind, alpha, v.v[j]);
+  return v;
+}
+
 // v: columns [column, column + 4) of output voxel `voxel`.
 __device__ inline void write_four(const Sink& s, std::int64_t voxel, int column, Pack<4> v) {
   SIMT_UNROLL for (int j = 0; j < 4; ++j) {
     if (s.bias && column + j < s.first.channels + s.second.channels) v.v[j] += s.bias[column + j];
-    v.v[j] = activate(s.activation.kind, s.activation.alpha, v.v[j]);
   }
+  if (s.activation.kind != ActivationKind::identity) v = activate_four(s.activation.kind, s.activation.alpha, v);
   if (s.fours)
     write_columns<4>(s, voxel, column, v);
   else
