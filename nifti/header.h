@@ -49,9 +49,6 @@ std::vector<std::byte> encode_header(const NiftiHeader& h);
 // The extension chain between header + 4 and data_offset. Damage ends the chain with a warning.
 std::vector<Extension> parse_extensions(std::span<const std::byte> bytes, const NiftiHeader& h, Warnings& warnings);
 
-// The header alone: reads the first 64 KiB of the file at most.
-NiftiHeader read_header(const std::string& path, Warnings& warnings);
-
 // NIfTI code of an element type, and back (throws unsupported or bad_file).
 int nifti_code(Number t);
 

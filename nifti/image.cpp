@@ -181,12 +181,18 @@ Image parse_image(std::span<const std::byte> bytes, const std::string& name) {
 
 Image read_image(const std::string& path) { return parse_image(std::make_shared<Buffer>(load(path)), path); }
 
-NiftiHeader read_header(const std::string& path, Warnings& warnings) {
+Image read_image_header(const std::string& path) {
   constexpr std::size_t kProbe = 1u << 16;
   os::InputFile file(path);
   std::vector<std::byte> bytes(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), kProbe)));
   bytes.resize(file.read(bytes.data(), bytes.size()));
-  return parse_header(is_gzip(bytes) ? gunzip_prefix(bytes, kHeaderProbeBytes, path) : bytes, path, warnings);
+  const bool packed = is_gzip(bytes);
+  Warnings warnings;
+  const NiftiHeader header = parse_header(packed ? gunzip_prefix(bytes, kHeaderProbeBytes, path) : bytes, path, warnings);
+  Image image = describe(header, path, warnings);
+  image.format = format_name(header, packed);
+  image.warnings = std::move(warnings);
+  return image;
 }
 
 namespace {

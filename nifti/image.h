@@ -96,6 +96,8 @@ Image read_image(const std::string& path);
 // The same from memory; `name` stands in messages. The buffer may become the image's storage.
 Image parse_image(std::shared_ptr<Buffer> bytes, const std::string& name);
 Image parse_image(std::span<const std::byte> bytes, const std::string& name);  // copies
+// The facts alone, no voxels and no extensions: touches the first 64 KiB of the file.
+Image read_image_header(const std::string& path);
 
 // What `write_image` adds to the image itself.
 struct ImageWriteOptions {

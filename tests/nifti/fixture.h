@@ -50,7 +50,7 @@ class RawNifti {
   }
   RawNifti& text(std::size_t at, const std::string& s) {
     if (at + s.size() > bytes_.size()) bytes_.resize(at + s.size());
-    std::memcpy(bytes_.data() + at, s.data(), s.size());
+    std::transform(s.begin(), s.end(), bytes_.begin() + static_cast<std::ptrdiff_t>(at), [](char c) { return static_cast<std::byte>(c); });
     return *this;
   }
   RawNifti& resize(std::size_t n) { return bytes_.resize(n), *this; }
@@ -107,7 +107,7 @@ inline Bytes join(Bytes a, const Bytes& b) {
 }
 inline Bytes bytes_of(const std::string& s) {
   Bytes b(s.size());
-  std::memcpy(b.data(), s.data(), s.size());
+  std::transform(s.begin(), s.end(), b.begin(), [](char c) { return static_cast<std::byte>(c); });
   return b;
 }
 

@@ -1,0 +1,40 @@
+// seginfo: what is in an image file? Header, place in the patient, values, labels by name, warnings; as one screen or as JSON.
+#include "nifti/describe.h"
+#include "tools/program.h"
+
+int main(int argc, char** argv) {
+  CLI::App app{"Shows what image files hold: header, geometry, values, labels by name, warnings. Research use, not a medical device.",
+               "seginfo"};
+  std::vector<std::string> files;
+  std::string table;
+  bool json = false, labels = false, no_labels = false;
+  vg::InspectOptions options;
+  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz) or PNG files")->required();
+  app.add_flag("--json", json, "One JSON object (an array for several files) instead of text");
+  app.add_flag("--header", options.header_only, "Read the header alone, not the voxels");
+  auto* yes = app.add_flag("--labels", labels, "Count the values as labels, whatever they look like");
+  app.add_flag("--no-labels", no_labels, "Never count the values as labels")->excludes(yes);
+  app.add_option("--lut", table, "Label names: a FreeSurferColorLUT.txt-like table (default: the common FreeSurfer ids)");
+  return vg::run_program(app, argc, argv, [&] {
+    const vg::Lut lut = table.empty() ? vg::builtin_freesurfer() : vg::read_lut(table);
+    options.labels = labels ? vg::LabelGuess::yes : no_labels ? vg::LabelGuess::no : vg::LabelGuess::automatic;
+    nlohmann::json reports = nlohmann::json::array();
+    int failed = 0;
+    for (const std::string& file : files) {
+      try {
+        const vg::FileReport report = vg::inspect(file, lut, options);
+        if (json)
+          reports.push_back(vg::to_json(report, lut));
+        else
+          std::fputs(vg::to_text(report, lut).c_str(), stdout);
+      } catch (const vg::Error& e) {  // one bad file never hides the others
+        std::fprintf(stderr, "seginfo: %s\n", e.what());
+        if (json) reports.push_back({{"path", file}, {"error", e.what()}});
+        ++failed;
+      }
+    }
+    // Text fields of files may hold any bytes: those that are no UTF-8 are replaced.
+    if (json) std::puts((files.size() == 1 ? reports[0] : reports).dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    return failed > 0 ? 1 : 0;
+  });
+}
