@@ -1,4 +1,5 @@
-// The activation functions on vectors, one type each, so that a kernel's inner loop is compiled for its activation: activation, norm and conv.
+// The activation functions on vectors, one type each, so that a kernel's inner loop is compiled for its activation: activation, norm and
+// conv.
 //
 //   with_activation(p, [&](auto f) HWY_ATTR { ... y = f.forward(x);  dx = f.backward(dy, x); });
 //

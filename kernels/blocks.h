@@ -1,5 +1,5 @@
-// How the cpu kernels cut their work. Blocks depend on shapes alone, never on the number of threads, and partial results are combined in a fixed
-// order: that is what makes every result the same for any number of threads.
+// How the cpu kernels cut their work. Blocks depend on shapes alone, never on the number of threads, and partial results are combined in a
+// fixed order: that is what makes every result the same for any number of threads.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -24,8 +24,9 @@ inline void for_rows(std::int64_t rows, std::int64_t row_floats, const std::func
   parallel_for(rows, std::max<std::int64_t>(1, kBlockFloats / 2 / std::max<std::int64_t>(1, row_floats)), body);
 }
 
-// Per-channel work on (N, D, H, W, C): in the flat (voxel, channel) axis the channels repeat every C floats, so vectors of any width see the same
-// channels again every `period` floats, a common multiple of C and 16 lanes. A per-channel number is used as a pattern of that length.
+// Per-channel work on (N, D, H, W, C): in the flat (voxel, channel) axis the channels repeat every C floats, so vectors of any width see
+// the same channels again every `period` floats, a common multiple of C and 16 lanes. A per-channel number is used as a pattern of that
+// length.
 struct ChannelBlocks {
   explicit ChannelBlocks(const Shape& s) : samples(s.n()), voxels(s.voxels()), channels(s.c()), sample(voxels * channels) {
     period = std::lcm<std::int64_t>(std::max<std::int64_t>(channels, 1), 16);

@@ -1,5 +1,5 @@
-// Softmax + cross-entropy + Dice, softmax and argmax on the cpu, 16 voxels at a time (kernels/softmax-inl.h). A block of voxels keeps its class sums
-// in vectors of floats for 256 voxels, then in doubles; blocks are added in order, samples by a binary tree.
+// Softmax + cross-entropy + Dice, softmax and argmax on the cpu, 16 voxels at a time (kernels/softmax-inl.h). A block of voxels keeps its
+// class sums in vectors of floats for 256 voxels, then in doubles; blocks are added in order, samples by a binary tree.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/loss_cpu.cpp"
 #include "kernels/simd.h"

@@ -1,5 +1,5 @@
-// Normalisation on the cpu. Every pass runs over the flat (voxel, channel) axis in blocks with per-channel patterns (kernels/blocks.h); sums are
-// kept in vectors of floats for at most 32 rows of the pattern, then in doubles.
+// Normalisation on the cpu. Every pass runs over the flat (voxel, channel) axis in blocks with per-channel patterns (kernels/blocks.h);
+// sums are kept in vectors of floats for at most 32 rows of the pattern, then in doubles.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/norm_cpu.cpp"
 #include "kernels/simd.h"
@@ -40,9 +40,9 @@ void fold(float* sums, std::int64_t period, double* totals, std::int64_t channel
   std::memset(sums, 0, static_cast<std::size_t>(period) * sizeof(float));
 }
 
-// totals[c] = sum of (x - shift), totals[channels + c] = sum of (x - shift)^2, where `shift` is the mean of the block's first rows, given back in
-// shift[channels]. The rows that the shift comes from are a fixed part of the block, so their distance from the block's mean is bounded by the
-// block's own deviation (between-group variance): the one-pass variance does not cancel.
+// totals[c] = sum of (x - shift), totals[channels + c] = sum of (x - shift)^2, where `shift` is the mean of the block's first rows, given
+// back in shift[channels]. The rows that the shift comes from are a fixed part of the block, so their distance from the block's mean is
+// bounded by the block's own deviation (between-group variance): the one-pass variance does not cancel.
 void norm_moments(const NormBlock& b, float* shift, double* totals) {
   const std::int64_t period = b.period, channels = b.channels, tile = kFoldRows * period;
   float *pattern = b.work, *s1 = pattern + period, *s2 = s1 + period;

@@ -1,5 +1,6 @@
-// Max pooling on the cpu: vectors over channels, tasks over rows of windows (forward, and backward when windows are disjoint) or over rows of the
-// input (backward when they overlap: the winners are found once, then each row asks the windows that touch it, so no two tasks write the same place).
+// Max pooling on the cpu: vectors over channels, tasks over rows of windows (forward, and backward when windows are disjoint) or over rows
+// of the input (backward when they overlap: the winners are found once, then each row asks the windows that touch it, so no two tasks write
+// the same place).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/pool_cpu.cpp"
 #include "kernels/simd.h"

@@ -1,6 +1,6 @@
-// Which vector instruction sets the cpu kernels are compiled for. Include before any Highway header.
-// One source is compiled once per set and the best one is chosen at run time: SSE4, AVX2 and AVX3 (AVX-512) on x86-64 with a portable fallback,
-// NEON on aarch64. SSSE3, Ice Lake's extras and SVE would only add compile time: nothing here would use them.
+// Which vector instruction sets the cpu kernels are compiled for. Include before any Highway header. One source is compiled once per set
+// and the best one is chosen at run time: SSE4, AVX2 and AVX3 (AVX-512) on x86-64 with a portable fallback, NEON on aarch64. SSSE3, Ice
+// Lake's extras and SVE would only add compile time: nothing here would use them.
 #pragma once
 #if defined(HWY_HIGHWAY_INCLUDED) && !defined(VG_SIMD_TARGETS)
 #error "include kernels/simd.h before hwy/highway.h"

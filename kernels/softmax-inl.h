@@ -1,5 +1,6 @@
-// Softmax of groups of 16 voxels, the inner step of the loss, softmax and argmax kernels. A group is transposed so that voxels are the lanes: vectors
-// are full for any number of classes, and maxima and sums over classes are plain vector operations. Element (voxel v, class c) is at c * 16 + v.
+// Softmax of groups of 16 voxels, the inner step of the loss, softmax and argmax kernels. A group is transposed so that voxels are the
+// lanes: vectors are full for any number of classes, and maxima and sums over classes are plain vector operations. Element (voxel v, class
+// c) is at c * 16 + v.
 #include "hwy/cache_control.h"
 #include "kernels/vector_math-inl.h"
 
@@ -131,7 +132,8 @@ struct SoftmaxGroup {
     to_lanes(x, channels, e);
   }
 
-  // Fills e, largest, sum and inverse = 1 / sum. Voxels that do not count (used[v] = 0) get finite values and inverse 0, whatever their logits.
+  // Fills e, largest, sum and inverse = 1 / sum. Voxels that do not count (used[v] = 0) get finite values and inverse 0, whatever their
+  // logits.
   HWY_INLINE void exponentials(const float* x, std::int64_t count, const float* used) {
     read(x, count);
     for (std::int64_t v = 0; v < kGroup; v += kLanes) {

@@ -1,5 +1,5 @@
-// Upsampling on the cpu. Both directions work on one row at a time and separate the axes: along D and H whole rows are blended as flat vectors
-// (any C), then the row is stretched or gathered along W with vectors over channels.
+// Upsampling on the cpu. Both directions work on one row at a time and separate the axes: along D and H whole rows are blended as flat
+// vectors (any C), then the row is stretched or gathered along W with vectors over channels.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/upsample_cpu.cpp"
 #include "kernels/simd.h"

@@ -1,5 +1,5 @@
-// exp, expm1, log, erf and the logistic function on vectors of floats. Measured errors (tests/kernels/vector_math_test.cpp): at most 1.2 units in
-// the last place, the logistic function 2.3. Results below 2^-126 are flushed to zero; NaN stays NaN.
+// exp, expm1, log, erf and the logistic function on vectors of floats. Measured errors (tests/kernels/vector_math_test.cpp): at most 1.2
+// units in the last place, the logistic function 2.3. Results below 2^-126 are flushed to zero; NaN stays NaN.
 #include "kernels/simd-inl.h"
 
 #if defined(VG_VECTOR_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
@@ -25,8 +25,8 @@ HWY_INLINE VF exp_series(VF r) {
   return hn::MulAdd(p, r, set(5.0000001201e-1f));
 }
 
-// x / ln 2 rounded to a whole number: as a float (n), and as the bits of 2^n for n in [-126, 127]. Adding 1.5 * 2^23 leaves the whole number in the
-// last bits of the sum; 127 more make it a biased exponent.
+// x / ln 2 rounded to a whole number: as a float (n), and as the bits of 2^n for n in [-126, 127]. Adding 1.5 * 2^23 leaves the whole
+// number in the last bits of the sum; 127 more make it a biased exponent.
 HWY_INLINE VF power_of_two(VF x, VF& n) {
   constexpr float kShift = 12582912.0f + 127.0f;
   const VF shifted = hn::MulAdd(x, set(1.44269504088896341f), set(kShift));

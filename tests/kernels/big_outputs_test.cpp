@@ -1,5 +1,5 @@
-// Outputs of more than 32 MiB are written around the caches (kernels/simd-inl.h). The same work in place, or added to zeros, takes the ordinary
-// stores: the bits must be equal. On the cpu alone; the sim would take minutes.
+// Outputs of more than 32 MiB are written around the caches (kernels/simd-inl.h). The same work in place, or added to zeros, takes the
+// ordinary stores: the bits must be equal. On the cpu alone; the sim would take minutes.
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"

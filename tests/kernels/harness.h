@@ -1,5 +1,6 @@
-// What every kernel test needs: the implementations to run (each cpu thread count and instruction set, each sim thread order, cuda where there is a device), inputs,
-// outputs filled with NaN, comparison with a double reference that refuses to be trivial, equal bits across threads and orders.
+// What every kernel test needs: the implementations to run (each cpu thread count and instruction set, each sim thread order, cuda where
+// there is a device), inputs, outputs filled with NaN, comparison with a double reference that refuses to be trivial, equal bits across
+// threads and orders.
 //
 //   VG_COVERS(add);                                              // registry_test fails for a kernel that no test file covers
 //   for (const KernelRun& run : runs_of(add)) {
@@ -55,7 +56,8 @@ class KernelRun {
   std::shared_ptr<ScratchOwner> scratch_;
 };
 
-// cpu with 1, 2 and 3 threads, and with each lesser instruction set; sim forward, reverse, random; cuda:0. Implementations that do not exist are left out (registry_test finds them).
+// cpu with 1, 2 and 3 threads, and with each lesser instruction set; sim forward, reverse, random; cuda:0. Implementations that do not
+// exist are left out (registry_test finds them).
 std::vector<KernelRun> runs_of(const KernelBase& kernel);
 
 // The names of all kernels that test files cover.

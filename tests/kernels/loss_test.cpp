@@ -1,5 +1,5 @@
-// The fused loss against its definition in double precision: value, class sums, gradient by finite differences; softmax and argmax. Golden values
-// from PyTorch and MONAI: loss_golden.py.
+// The fused loss against its definition in double precision: value, class sums, gradient by finite differences; softmax and argmax. Golden
+// values from PyTorch and MONAI: loss_golden.py.
 #include "kernels/loss.h"
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// Normalisation against its definition in double precision: statistics that survive a large mean, the fused activation, gradients against finite
-// differences of the definition, running statistics.
+// Normalisation against its definition in double precision: statistics that survive a large mean, the fused activation, gradients against
+// finite differences of the definition, running statistics.
 #include "kernels/norm.h"
 
 #include <cmath>
