@@ -66,7 +66,7 @@ HWY_INLINE void rank_one(VF (&acc)[V][N], const float* w, const char* const (&x)
 
 template <int V, int N>
 void tile(const Segment* segments, int count, std::int64_t j, const float* w_base, const float* init, std::int64_t init_step, float* out,
-          std::int64_t out_step) {
+          std::int64_t out_step, cpu::Ahead& ahead) {
   const F d;
   VF acc[V][N];
   HWY_UNROLL(28)
@@ -90,6 +90,8 @@ void tile(const Segment* segments, int count, std::int64_t j, const float* w_bas
       rank_one<V, N, 1>(acc, w, x, s);
       rank_one<V, N, 2>(acc, w, x, s);
       rank_one<V, N, 3>(acc, w, x, s);
+      if (ahead.read < ahead.read_end) __builtin_prefetch(reinterpret_cast<const void*>(ahead.read), 0, 2), ahead.read += 64;
+      if (ahead.write < ahead.write_end) __builtin_prefetch(reinterpret_cast<const void*>(ahead.write), 1, 2), ahead.write += 64;
       for (const char*& p : x) p += 16;
       w += 4 * N * kLanes;
     }
@@ -118,6 +120,15 @@ void finish(float* y, std::int64_t y_step, const float* tile, std::int64_t tile_
   });
 }
 
+// to[c] = from[c step] for c < channels, 0 up to width (whole vectors).
+void gather_line(float* to, const float* from, std::int64_t step, int channels, int width) {
+  const VI index = hn::Mul(hn::Iota(I(), 0), hn::Set(I(), static_cast<std::int32_t>(step)));
+  int c = 0;
+  for (; c + kLanes <= channels; c += kLanes) hn::StoreU(hn::GatherIndex(F(), from + c * step, index), F(), to + c);
+  for (; c < channels; ++c) to[c] = from[c * step];
+  for (; c < width; ++c) to[c] = 0.0f;
+}
+
 template <int N, int... V>
 void fill(TileKernels& k, std::integer_sequence<int, V...>) {
   k.max_voxels[N] = sizeof...(V);
@@ -134,6 +145,7 @@ const TileKernels* make_tile_kernels() {
     fill<2>(k, std::make_integer_sequence<int, voxels_of(2)>());
     fill<3>(k, std::make_integer_sequence<int, voxels_of(3)>());
     k.finish = finish;
+    k.gather_line = gather_line;
     return k;
   }();
   return &kernels;

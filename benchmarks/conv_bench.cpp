@@ -1,0 +1,165 @@
+// How fast are the cpu convolutions, in GFLOP/s and as a share of what the multipliers can do?  conv_bench [SHAPES] [-f SUBSTRING] [-s SECONDS] [-t N]
+// Prints one CSV line per shape and pass: name, pass, best and median seconds (CPU time of all threads / threads, and wall), GFLOP/s and share of
+// peak at the median.
+// The peak is measured beside every line, because clocks and neighbours move. peers/conv_peer.py runs PyTorch on the same shapes, in turns.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "kernels/conv.h"
+#include "kernels/scratch.h"
+#include "kernels/simd.h"
+#include "tensor/os.h"
+#include "tensor/parallel.h"
+#include "tensor/random.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "benchmarks/conv_bench.cpp"
+#include "hwy/foreach_target.h"  // must precede highway.h
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace vg::HWY_NAMESPACE {
+
+// Independent fused multiply-adds in registers: floating-point operations done, for `rounds` of 12 vectors.
+double multiply_add(std::int64_t rounds) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const V a = hn::Set(d, 0.9999f), b = hn::Set(d, 1e-4f);
+  V v[12];  // of different values, or the compiler keeps one
+  HWY_UNROLL(12)
+  for (int k = 0; k < 12; ++k) v[k] = hn::Set(d, static_cast<float>(k));
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    HWY_UNROLL(12)
+    for (int k = 0; k < 12; ++k) v[k] = hn::MulAdd(v[k], a, b);
+  }
+  V sum = v[0];
+  HWY_UNROLL(12)
+  for (int k = 1; k < 12; ++k) sum = hn::Add(sum, v[k]);
+  volatile float keep = hn::GetLane(sum);
+  static_cast<void>(keep);
+  return static_cast<double>(rounds) * 12 * 2 * static_cast<double>(hn::Lanes(d));
+}
+
+}  // namespace vg::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace vg {
+HWY_EXPORT(multiply_add);
+
+namespace {
+
+struct Times {
+  double cpu = 0, cpu_median = 0, wall = 0, wall_median = 0;
+};
+
+Times measure(double seconds, const std::function<void()>& work) {
+  work();
+  std::vector<double> cpu, wall;
+  for (double total = 0; total < seconds || cpu.size() < 3;) {
+    const double w = os::wall_seconds(), c = os::cpu_seconds();
+    work();
+    cpu.push_back((os::cpu_seconds() - c) / threads()), wall.push_back(os::wall_seconds() - w);
+    total += wall.back();
+  }
+  std::sort(cpu.begin(), cpu.end()), std::sort(wall.begin(), wall.end());
+  return {cpu[0], cpu[cpu.size() / 2], wall[0], wall[wall.size() / 2]};
+}
+
+// GFLOP/s of all threads together.
+double peak() {
+  const int pieces = 4 * threads();
+  std::vector<double> done(static_cast<std::size_t>(pieces));
+  const Times t = measure(0.03, [&] {
+    parallel_for(pieces, 1, [&](std::int64_t first, std::int64_t last) {
+      for (; first < last; ++first) done[static_cast<std::size_t>(first)] = HWY_DYNAMIC_DISPATCH(multiply_add)(1 << 18);
+    });
+  });
+  return done[0] * pieces / t.cpu_median * 1e-9;
+}
+
+Tensor random_tensor(Shape shape, std::uint64_t seed) {
+  Tensor t(shape, DType::f32, kCpu);
+  Random random(seed);
+  for (std::int64_t i = 0; i < t.elements(); ++i) t.data<float>()[i] = random.uniform(-1, 1);
+  return t;
+}
+
+void run_shape(const std::string& line, const std::string& filter, double seconds) {
+  std::istringstream in(line);
+  std::string name;
+  std::int64_t n, d[3], i0, i1, o, k[3], s[3], dilation, transposed;
+  in >> name >> n >> d[0] >> d[1] >> d[2] >> i0 >> i1 >> o >> k[0] >> k[1] >> k[2] >> s[0] >> s[1] >> s[2] >> dilation >> transposed;
+  if (!in || name.find(filter) == std::string::npos) return;
+  ConvParams p;
+  std::int64_t out[3];
+  for (int a = 0; a < 3; ++a) {
+    p.stride[a] = static_cast<std::int32_t>(s[a]), p.dilation[a] = static_cast<std::int32_t>(dilation);
+    p.pad[a] = transposed ? 0 : static_cast<std::int32_t>(dilation * (k[a] - 1) / 2);
+    out[a] = transposed ? d[a] * s[a] : (d[a] + 2 * p.pad[a] - dilation * (k[a] - 1) - 1) / s[a] + 1;
+  }
+  ScratchOwner scratch(kCpu);
+  const Exec ex{kCpu, &scratch, nullptr};
+  const Tensor b = random_tensor({o}, 1), none;
+  Tensor x0 = random_tensor({n, d[0], d[1], d[2], i0}, 2), x1 = i1 ? random_tensor({n, d[0], d[1], d[2], i1}, 3) : none;
+  Tensor y = random_tensor({n, out[0], out[1], out[2], o}, 4);
+  const Tensor w = random_tensor(transposed ? Shape{i0, o, k[0], k[1], k[2]} : Shape{o, i0 + i1, k[0], k[1], k[2]}, 5);
+  Tensor dx0 = x0, dx1 = x1, dw = random_tensor(w.shape(), 6);
+  const double voxels = static_cast<double>(transposed ? n * d[0] * d[1] * d[2] : y.shape().n() * y.shape().voxels());
+  const double flop = 2 * voxels * static_cast<double>(k[0] * k[1] * k[2] * (i0 + i1) * o);
+  struct Pass {
+    const char* name;
+    std::function<void()> work;
+  };
+  std::vector<Pass> passes;
+  if (transposed) {
+    passes.push_back({"forward", [&] { conv_backward_data(ex, Grad{y}, Grad{}, x0, w, b, p); }});
+    passes.push_back({"data", [&] { conv_forward(ex, dx0, y, none, w, none, p); }});
+    passes.push_back({"weight", [&] { conv_backward_weight(ex, Grad{dw}, x0, y, none, p); }});
+  } else {
+    passes.push_back({"forward", [&] { conv_forward(ex, y, x0, x1, w, b, p); }});
+    if (i0 > 1) passes.push_back({"data", [&] { conv_backward_data(ex, Grad{dx0}, Grad{dx1}, y, w, none, p); }});
+    passes.push_back({"weight", [&] { conv_backward_weight(ex, Grad{dw}, y, x0, x1, p); }});
+  }
+  for (const Pass& pass : passes) {
+    const double before = peak();
+    const Times t = measure(seconds, pass.work);
+    const double top = (before + peak()) / 2, rate = flop / t.cpu_median * 1e-9;
+    std::printf("%s,%s,%.6f,%.6f,%.6f,%.6f,%.1f,%.1f\n", name.c_str(), pass.name, t.cpu, t.cpu_median, t.wall, t.wall_median, rate,
+                100 * rate / top);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace vg
+
+int main(int argc, char** argv) {
+  std::string shapes = "benchmarks/conv_shapes.txt", filter;
+  double seconds = 0.3;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "-f" && i + 1 < argc)
+      filter = argv[++i];
+    else if (arg == "-s" && i + 1 < argc)
+      seconds = std::atof(argv[++i]);
+    else if (arg == "-t" && i + 1 < argc)
+      vg::set_threads(std::atoi(argv[++i]));
+    else
+      shapes = arg;
+  }
+  std::ifstream file(shapes);
+  if (!file) return std::fprintf(stderr, "conv_bench: cannot read %s\n", shapes.c_str()), 1;
+  std::puts("name,pass,cpu,cpu_median,wall,wall_median,gflops,percent_of_peak");
+  for (std::string line; std::getline(file, line);)
+    if (!line.empty() && line[0] != '#') vg::run_shape(line, filter, seconds);
+  return 0;
+}
+#endif

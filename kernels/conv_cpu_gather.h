@@ -1,0 +1,53 @@
+// Private to the cpu convolutions: forward pass and data gradient as one computation. Every output voxel gathers input voxels through the taps of
+// three axes; the two differ in which input position a tap reads (Axis) and in how the weights lie (Weights).
+#pragma once
+#include <vector>
+
+#include "kernels/conv_cpu.h"
+
+namespace vg::cpu {
+
+// Output position first + step j of a phase reads input position at + in_step j through its tap, where that lies in [0, in). The forward pass has
+// one phase; the data gradient of stride s has s, because u + pad - k dilation is a multiple of s for every s-th u only.
+struct AxisTap {
+  std::int64_t k, at;
+};
+struct AxisPhase {
+  std::int64_t first = 0, count = 0;
+  std::vector<AxisTap> taps;  // by rising `at`
+};
+struct Axis {
+  std::int64_t step = 1, in_step = 1, out = 1, in = 1;  // out, in: extents
+  std::vector<AxisPhase> phases;
+};
+
+// A tensor that holds channels [first, first + channels) of the weights' input or output channels.
+struct GatherInput {
+  const float* data;
+  std::int64_t channels, first;
+};
+struct GatherOutput {
+  float* data;
+  std::int64_t channels, first;
+  float beta;
+};
+
+// Element (output channel o, input channel i, tap k) is at o out_step + i in_step + k.
+struct GatherWeights {
+  const float* data;
+  std::int64_t out_step, in_step, kernel[3];
+  const float* bias;  // or null
+};
+
+struct Gather {
+  std::int64_t samples;
+  std::vector<GatherInput> inputs;
+  std::vector<GatherOutput> outputs;
+  Axis axis[3];
+  GatherWeights weights;
+  Activation activation;
+};
+
+void run_gather(const Exec& ex, const Gather& gather);
+
+}  // namespace vg::cpu
