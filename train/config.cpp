@@ -6,6 +6,37 @@
 
 namespace vg {
 
+namespace {
+
+void check(const TrainConfig& c, const std::string& where) {
+  const auto among = [&](const char* key, const std::string& value, std::initializer_list<const char*> known) {
+    std::string list;
+    for (const char* k : known) {
+      if (value == k) return;
+      list += (list.empty() ? "" : ", ") + std::string(k);
+    }
+    fail(ErrorCode::bad_file, "{}: {} is \"{}\" (known: {})", where, key, value, list);
+  };
+  among("optimizer.kind", c.optimizer.kind, {"adamw", "adam", "sgd"});
+  among("schedule.kind", c.schedule.kind, {"constant", "poly", "cosine", "one_cycle"});
+  const auto within = [&](const char* key, double value, double low, double high) {
+    if (!(value >= low && value <= high)) fail(ErrorCode::bad_file, "{}: {} is {}, wanted {} to {}", where, key, value, low, high);
+  };
+  within("optimizer.beta1", c.optimizer.beta1, 0.0, 1.0), within("optimizer.beta2", c.optimizer.beta2, 0.0, 1.0);
+  within("optimizer.clip_norm", c.optimizer.clip_norm, 0.0, 1e30), within("schedule.rate", c.schedule.rate, 0.0, 1e30);
+  within("schedule.rise", c.schedule.rise, 0.0, 1.0), within("augment.intensity", c.augment.intensity, 0.0, 1.0);
+  within("augment.noise", c.augment.noise, 0.0, 1.0), within("augment.affine", c.augment.affine, 0.0, 1.0);
+  within("augment.scaling", c.augment.scaling, 0.0, 10.0);
+  within("batch", c.batch, 1, 4096), within("foreground", c.foreground, 0.0, 1.0), within("overlap", c.overlap, 0.0, 0.99);
+  const std::pair<const char*, std::int64_t> counts[] = {
+      {"epochs", c.epochs}, {"steps", c.steps}, {"steps_per_epoch", c.steps_per_epoch}, {"schedule.warmup", c.schedule.warmup}};
+  for (const auto& [key, value] : counts)
+    if (value < 0) fail(ErrorCode::bad_file, "{}: {} is {}, wanted 0 or more", where, key, value);
+  if (!c.patch.empty() && c.patch.size() != 2 && c.patch.size() != 3) fail(ErrorCode::bad_file, "{}: patch has {} extents, wanted 2 or 3", where, c.patch.size());
+}
+
+}  // namespace
+
 Json to_json(const TrainConfig& c) {
   const OptimizerConfig& o = c.optimizer;
   const ScheduleConfig& s = c.schedule;
@@ -59,9 +90,7 @@ TrainConfig train_config_from_json(const Json& j, const std::string& where) {
   f.get_to("batch", c.batch), f.get_to("patch", c.patch), f.get_to("foreground", c.foreground), f.get_to("epochs", c.epochs), f.get_to("steps", c.steps);
   f.get_to("steps_per_epoch", c.steps_per_epoch), f.get_to("overlap", c.overlap), f.get_to("seed", c.seed);
   f.done();
-  if (c.batch < 1 || c.batch > 4096 || c.epochs < 0 || c.steps < 0 || c.steps_per_epoch < 0 || c.foreground < 0.0 || c.foreground > 1.0 || c.overlap < 0.0 || c.overlap >= 1.0)
-    fail(ErrorCode::bad_file, "{}: batch {}, epochs {}, steps {}, foreground {}, overlap {}: out of range", where, c.batch, c.epochs, c.steps, c.foreground, c.overlap);
-  if (!c.patch.empty() && c.patch.size() != 2 && c.patch.size() != 3) fail(ErrorCode::bad_file, "{}: patch has {} extents, wanted 2 or 3", where, c.patch.size());
+  check(c, where);
   return c;
 }
 

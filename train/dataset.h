@@ -29,7 +29,7 @@ struct Dataset {
 };
 
 // Who validates. `file`: JSON {"training": [names], "validation": [names]} or nnU-Net's splits_final.json (a list of {"train", "val"}, of which
-// `fold` picks one). Otherwise fold `fold` of `folds` by the order of sha256("split " + name).
+// `fold` picks one); who is in neither list takes no part, unless there is no list of those who train. Otherwise fold `fold` of `folds` by the order of sha256("split " + name).
 struct SplitOptions {
   std::string file;
   int fold = 0, folds = 5;

@@ -19,12 +19,13 @@ Optimizer::Optimizer(const OptimizerConfig& config, ParamList& params) : c_(conf
 void Optimizer::step(Context& ctx, const Rates& rates) {
   ++steps_;
   const Exec ex = ctx.exec();
-  // Float first, as the kernel will use it: 1 - beta^t must belong to the same beta.
-  const double beta1 = rates.momentum >= 0.0 ? rates.momentum : c_.beta1, t = static_cast<double>(steps_);
+  // Rounded to float first, as the kernel uses them: 1 - beta^t must belong to the same beta, or the first steps are wrong by up to 1e-4.
+  const double beta1 = static_cast<float>(rates.momentum >= 0.0 ? rates.momentum : c_.beta1), beta2 = static_cast<float>(c_.beta2);
+  const auto t = static_cast<double>(steps_);
   float host[kOptimScalars] = {};
   host[kLearningRate] = static_cast<float>(rates.rate);
   host[kBias1] = static_cast<float>(1.0 - std::pow(beta1, t));
-  host[kBias2] = static_cast<float>(1.0 - std::pow(c_.beta2, t));
+  host[kBias2] = static_cast<float>(1.0 - std::pow(beta2, t));
   host[kGradScale] = 1.0f;
   host[kBeta1] = static_cast<float>(beta1);
   copy(scalars_, wrap(host, {kOptimScalars}, DType::f32), ctx.stream);

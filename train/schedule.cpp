@@ -21,7 +21,7 @@ Rates rates_at(const ScheduleConfig& c, std::int64_t step, std::int64_t total) {
   if (c.kind == "one_cycle") {
     // PyTorch counts total_steps = S + 1 values, so that the last one is never used for a step.
     const double peak = c.rise * (S + 1.0) - 1.0, start = c.rate / c.start_divisor, end = start / c.final_divisor;
-    if (s <= peak) return {cosine(start, c.rate, s / peak), cosine(c.high_momentum, c.low_momentum, s / peak)};
+    if (s < peak) return {cosine(start, c.rate, s / peak), cosine(c.high_momentum, c.low_momentum, s / peak)};
     const double x = (s - peak) / (S - peak);
     return {cosine(c.rate, end, x), cosine(c.low_momentum, c.high_momentum, x)};
   }

@@ -1,0 +1,76 @@
+// Configurations as JSON: what is written is read, what nobody knows is refused by name.
+#include "train/config.h"
+
+#include <gtest/gtest.h>
+
+#include "layers/json.h"
+
+namespace vg {
+namespace {
+
+std::string refusal(const std::string& text) {
+  try {
+    train_config_from_json(parse_json(text, "c.json"), "c.json");
+  } catch (const Error& e) {
+    EXPECT_EQ(static_cast<int>(e.code()), static_cast<int>(ErrorCode::bad_file)) << e.what();
+    return e.what();
+  }
+  return "";
+}
+
+TEST(TrainConfig, RoundTripKeepsEveryField) {
+  TrainConfig c;
+  c.network.features = {3, 5, 7}, c.network.norm = "batch", c.network.activation_alpha = 0.1f, c.network.strides = {{1}, {2}, {2}};
+  c.optimizer = {.kind = "sgd", .beta1 = 0.91, .beta2 = 0.97, .eps = 1e-7, .weight_decay = 0.3, .nesterov = true, .clip_norm = 12};
+  c.schedule = {.kind = "poly", .rate = 0.123, .final_rate = 1e-5, .power = 0.7, .warmup = 5, .rise = 0.2, .start_divisor = 7, .final_divisor = 77, .low_momentum = 0.5, .high_momentum = 0.6};
+  c.loss.ce_weight = 0.25f, c.loss.dice_weight = 0.75f, c.loss.smooth_numerator = 0.5f, c.loss.smooth_denominator = 0.25f, c.loss.background = true, c.loss.per_sample = true;
+  c.augment = {.flip = true, .intensity = 0.1, .noise = 0.2, .affine = 0.3, .rotation = 4, .scaling = 0.05};
+  c.batch = 3, c.patch = {32, 64}, c.foreground = 0.5, c.epochs = 9, c.steps = 10, c.steps_per_epoch = 11, c.overlap = 0.25, c.seed = 0xffffffffffffffffull;
+  const Json j = to_json(c);
+  const TrainConfig back = train_config_from_json(parse_json(j.dump(), "c"), "c");
+  EXPECT_EQ(to_json(back), j);
+  // No field may be left at its default, or the comparison above proves nothing about it.
+  const Json defaults = to_json(TrainConfig{});
+  for (const char* section : {"optimizer", "schedule", "loss", "augment"})
+    for (const auto& item : j[section].items()) EXPECT_NE(item.value(), defaults[section][item.key()]) << section << "." << item.key();
+  for (const auto& item : j.items()) EXPECT_NE(item.value(), defaults[item.key()]) << item.key();
+}
+
+TEST(TrainConfig, MissingKeysKeepTheirDefaults) {
+  Json want = to_json(TrainConfig{});
+  EXPECT_EQ(to_json(train_config_from_json(Json::object(), "c")), want);
+  want["optimizer"]["eps"] = 1e-6;
+  EXPECT_EQ(to_json(train_config_from_json(Json::parse(R"({"optimizer": {"eps": 1e-6}})"), "c")), want);
+}
+
+TEST(TrainConfig, WhatNobodyKnowsIsRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"epocs": 3})", "epocs"},
+      {R"({"optimizer": {"lr": 3}})", "lr"},
+      {R"({"schedule": {"rate": "fast"}})", "rate"},
+      {R"({"network": {"feature": [1, 2]}})", "feature"},
+      {R"({"augment": {"flip": 1}})", "flip"},
+      {R"({"loss": {"ignore": 3}})", "ignore"},
+      {R"({"batch": 2.5})", "batch"},
+      {R"({"batch": 0})", "batch"},
+      {R"({"seed": -1})", "seed"},
+      {R"({"foreground": 1.5})", "foreground"},
+      {R"({"overlap": 1})", "overlap"},
+      {R"({"patch": [1, 2, 3, 4]})", "patch"},
+      {R"({"epochs": -1})", "epochs"},
+      {R"({"optimizer": []})", "optimizer"},
+      {R"([])", "object"},
+      {R"({"optimizer": {"kind": "lion"}})", "lion"},
+      {R"({"schedule": {"kind": "linear"}})", "linear"},
+      {R"({"schedule": {"rate": -1}})", "rate"},
+      {R"({"augment": {"noise": 2}})", "noise"},
+  };
+  for (const auto& [text, word] : cases) {
+    const std::string message = refusal(text);
+    EXPECT_NE(message.find(word), std::string::npos) << text << " -> " << message;
+    EXPECT_NE(message.find("c.json"), std::string::npos) << message;
+  }
+}
+
+}  // namespace
+}  // namespace vg
