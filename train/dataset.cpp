@@ -90,12 +90,22 @@ void set_classes(Dataset& data, const std::set<std::int32_t>& ids, const Lut& lu
     }
 }
 
+// Who validates, and who trains: the others, or those that are named.
+struct Split {
+  std::set<std::string> validation;
+  std::optional<std::set<std::string>> training;
+};
+
 // Ids become class indices, subjects go to training or validation.
-void finish(Dataset& data, std::vector<Raw> raw, const std::set<std::string>& validation, const std::string& where) {
+void finish(Dataset& data, std::vector<Raw> raw, const Split& split, const std::string& where) {
   require(data.classes.size() <= 256, "{}: {} label ids; at most 256 classes fit", where, data.classes.size());
   std::map<std::int32_t, std::uint8_t> index;
   for (std::size_t k = 0; k < data.classes.size(); ++k) index[data.classes[k].id] = static_cast<std::uint8_t>(k);
   for (Raw& r : raw) {
+    if (split.training && !split.training->count(r.name) && !split.validation.count(r.name)) {
+      data.skipped.push_back(r.name + ": in neither list of the split");
+      continue;
+    }
     Sample s{.name = r.name, .image = std::move(r.image), .labels = Tensor(r.ids.shape(), DType::u8, kCpu), .voxel_mm3 = r.voxel_mm3};
     const std::int32_t* id = r.ids.data<std::int32_t>();
     auto* k = s.labels.data<std::uint8_t>();
@@ -106,7 +116,7 @@ void finish(Dataset& data, std::vector<Raw> raw, const std::set<std::string>& va
       k[v] = last_index;
     }
     r.ids = Tensor();
-    (validation.count(s.name) ? data.validation : data.training).push_back(std::move(s));
+    (split.validation.count(s.name) ? data.validation : data.training).push_back(std::move(s));
   }
   data.provenance["training"] = data.training.size(), data.provenance["validation"] = data.validation.size(), data.provenance["skipped"] = data.skipped.size();
   if (data.training.empty())
@@ -114,38 +124,53 @@ void finish(Dataset& data, std::vector<Raw> raw, const std::set<std::string>& va
          data.skipped.empty() ? "" : data.skipped[0]);
 }
 
-// The names that validate. A split file must name people that exist, at least in part: a file for other data is an error, not an empty set.
-std::set<std::string> split(const std::vector<std::string>& names, const SplitOptions& o, Dataset& data, const std::string& where) {
-  std::set<std::string> validation;
-  if (o.file.empty()) {
-    require(o.folds >= 1 && o.fold >= 0 && o.fold < o.folds, "fold {}/{}: wanted 0 <= fold < folds", o.fold, o.folds);
-    if (o.folds == 1) return validation;
-    std::vector<std::pair<std::string, std::string>> order;
-    for (const std::string& name : names) {
-      const std::string text = "split " + name;
-      order.emplace_back(sha256_hex(std::as_bytes(std::span(text))), name);
-    }
-    std::sort(order.begin(), order.end());
-    const std::size_t n = order.size(), first = n * static_cast<std::size_t>(o.fold) / static_cast<std::size_t>(o.folds),
-                      last = n * (static_cast<std::size_t>(o.fold) + 1) / static_cast<std::size_t>(o.folds);
-    for (std::size_t i = first; i < last; ++i) validation.insert(order[i].second);
-    data.provenance["split"] = fmt::format("fold {}/{}", o.fold, o.folds);
-    return validation;
+std::set<std::string> name_list(const Json& j, const std::string& key, const std::string& file) {
+  if (!j.is_object() || !j.contains(key) || !j[key].is_array()) fail(ErrorCode::bad_file, "{}: wanted an object with a list \"{}\"", file, key);
+  std::set<std::string> names;
+  for (const Json& name : j[key]) {
+    if (!name.is_string()) fail(ErrorCode::bad_file, "{}: \"{}\" holds {}, wanted names", file, key, name.dump());
+    names.insert(name.get<std::string>());
   }
+  return names;
+}
+
+Split split_file(const std::vector<std::string>& names, const SplitOptions& o, const std::string& where) {
   Json j = parse_json(os::read_text(o.file), o.file);
-  const char* key = "validation";
+  std::string validation = "validation", training = "training";
   if (j.is_array()) {  // nnU-Net's splits_final.json
     require(o.fold >= 0 && static_cast<std::size_t>(o.fold) < j.size(), "{}: fold {} of {}", o.file, o.fold, j.size());
     j = Json(j[static_cast<std::size_t>(o.fold)]);
-    key = "val";
+    validation = "val", training = "train";
   }
-  if (!j.is_object() || !j.contains(key) || !j[key].is_array()) fail(ErrorCode::bad_file, "{}: wanted an object with a list \"{}\"", o.file, key);
-  for (const Json& name : j[key])
-    if (name.is_string()) validation.insert(name.get<std::string>());
-  const auto known = std::count_if(names.begin(), names.end(), [&](const std::string& n) { return validation.count(n) != 0; });
-  if (known == 0 && !validation.empty()) fail(ErrorCode::bad_file, "{}: none of its {} validation names is in {}", o.file, validation.size(), where);
-  data.provenance["split"] = fs::path(o.file).filename().string();
-  return validation;
+  Split s{.validation = name_list(j, validation, o.file), .training = {}};
+  if (j.contains(training)) s.training = name_list(j, training, o.file);
+  for (const std::string& name : s.validation)
+    if (s.training && s.training->count(name)) fail(ErrorCode::bad_file, "{}: {} is to train and to validate", o.file, name);
+  // A file for other data is an error, not an empty set.
+  const auto known = std::count_if(names.begin(), names.end(), [&](const std::string& n) { return s.validation.count(n) != 0; });
+  if (known == 0 && !s.validation.empty()) fail(ErrorCode::bad_file, "{}: none of its {} validation names is in {}", o.file, s.validation.size(), where);
+  return s;
+}
+
+Split split(const std::vector<std::string>& names, const SplitOptions& o, Dataset& data, const std::string& where) {
+  if (!o.file.empty()) {
+    data.provenance["split"] = fs::path(o.file).filename().string();
+    return split_file(names, o, where);
+  }
+  Split s;
+  require(o.folds >= 1 && o.fold >= 0 && o.fold < o.folds, "fold {}/{}: wanted 0 <= fold < folds", o.fold, o.folds);
+  if (o.folds == 1) return s;
+  std::vector<std::pair<std::string, std::string>> order;
+  for (const std::string& name : names) {
+    const std::string text = "split " + name;
+    order.emplace_back(sha256_hex(std::as_bytes(std::span(text))), name);
+  }
+  std::sort(order.begin(), order.end());
+  const std::size_t n = order.size(), first = n * static_cast<std::size_t>(o.fold) / static_cast<std::size_t>(o.folds),
+                    last = n * (static_cast<std::size_t>(o.fold) + 1) / static_cast<std::size_t>(o.folds);
+  for (std::size_t i = first; i < last; ++i) s.validation.insert(order[i].second);
+  data.provenance["split"] = fmt::format("fold {}/{}", o.fold, o.folds);
+  return s;
 }
 
 std::vector<std::string> names_of(const std::vector<Raw>& raw) {
@@ -212,8 +237,8 @@ Dataset load_slices(const std::string& folder, const SlicesOptions& o) {
   for (const Raw& r : raw) ids.insert(r.present.begin(), r.present.end());
   set_classes(data, ids, lut);
   data.provenance = {{"source", "slices"}, {"folder", fs::path(folder).filename().string()}, {"view", o.view}};
-  const std::set<std::string> validation = split(names_of(raw), o.split, data, folder);
-  finish(data, std::move(raw), validation, folder);
+  const Split parts = split(names_of(raw), o.split, data, folder);
+  finish(data, std::move(raw), parts, folder);
   return data;
 }
 
@@ -226,7 +251,8 @@ Dataset load_folder(const std::string& folder, const FolderOptions& o) {
   const Json& channels = f.json(f.has("channel_names") ? "channel_names" : "modality");
   for (std::size_t c = 0; c < channels.size(); ++c) {
     const std::string key = std::to_string(c);
-    if (!channels.is_object() || !channels.contains(key)) fail(ErrorCode::bad_file, "{}: channel_names wants keys \"0\", \"1\", ..., found {}", file, channels.dump());
+    if (!channels.is_object() || !channels.contains(key) || !channels[key].is_string())
+      fail(ErrorCode::bad_file, "{}: channel_names wants a name for each of \"0\", \"1\", ..., found {}", file, channels.dump());
     data.channels.push_back(channels[key].get<std::string>());
   }
   if (data.channels.empty()) fail(ErrorCode::bad_file, "{}: no channels", file);
@@ -282,8 +308,8 @@ Dataset load_folder(const std::string& folder, const FolderOptions& o) {
   for (const auto& [id, entry] : lut.entries) ids.insert(id);
   set_classes(data, ids, lut);
   data.provenance = {{"source", "nnunet"}, {"folder", fs::path(folder).filename().string()}};
-  const std::set<std::string> validation = split(names_of(raw), o.split, data, folder);
-  finish(data, std::move(raw), validation, folder);
+  const Split parts = split(names_of(raw), o.split, data, folder);
+  finish(data, std::move(raw), parts, folder);
   return data;
 }
 
@@ -302,10 +328,10 @@ Dataset make_phantom_dataset(const PhantomDatasetOptions& o) {
   std::set<std::int32_t> ids;
   for (const auto& [id, entry] : lut.entries) ids.insert(id);
   std::vector<std::string> names;
-  std::set<std::string> validation;
+  Split parts;
   for (int i = 0; i < o.training + o.validation; ++i) {
     names.push_back(fmt::format("phantom_{:03d}", i));
-    if (i >= o.training) validation.insert(names.back());
+    if (i >= o.training) parts.validation.insert(names.back());
   }
   std::vector<Raw> raw = read_all(names, data, [&](const std::string& name) {
     PhantomParams p;
@@ -316,7 +342,7 @@ Dataset make_phantom_dataset(const PhantomDatasetOptions& o) {
   });
   set_classes(data, ids, lut);
   data.provenance = {{"source", "phantom"}, {"seed", o.seed}, {"grid", {o.grid[0], o.grid[1], o.grid[2]}}};
-  finish(data, std::move(raw), validation, "phantoms");
+  finish(data, std::move(raw), parts, "phantoms");
   return data;
 }
 
