@@ -187,6 +187,11 @@ Image read_image_header(const std::string& path) {
   std::vector<std::byte> bytes(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), kProbe)));
   bytes.resize(file.read(bytes.data(), bytes.size()));
   const bool packed = is_gzip(bytes);
+  if (packed && file.size() > kProbe && (bytes[3] & std::byte{0x1c}) != std::byte{0}) {  // names and fields in the gzip header may be long
+    Image image = read_image(path);
+    image.storage.reset();
+    return image;
+  }
   Warnings warnings;
   const NiftiHeader header = parse_header(packed ? gunzip_prefix(bytes, kHeaderProbeBytes, path) : bytes, path, warnings);
   Image image = describe(header, path, warnings);

@@ -189,6 +189,27 @@ TEST(RoundTrip, ChosenTypesRoundOrRefuse) {
   EXPECT_NO_THROW(to_image(real, {.type = Number::u64}));
 }
 
+TEST(RoundTrip, TheHeaderAloneIsEnough) {
+  TemporaryFolder folder;
+  Random random(9);
+  Bytes voxels = RawNifti().bytes();
+  voxels.resize(400000);
+  for (std::size_t n = 400; n < voxels.size(); ++n) voxels[n] = static_cast<std::byte>(random.bits());
+  Bytes packed = test::gz(voxels), named = packed;
+  ASSERT_GT(packed.size(), 1u << 16);
+  named[3] = std::byte{8};  // a gzip header with a name longer than what is probed
+  named.insert(named.begin() + 10, 100000, std::byte{'n'});
+  named.insert(named.begin() + 100010, std::byte{0});
+  for (const Bytes* b : std::initializer_list<const Bytes*>{&voxels, &packed, &named}) {
+    const std::string path = folder / "h.nii.gz";
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(b->data()), static_cast<std::streamsize>(b->size()));
+    const Image header = read_image_header(path);
+    EXPECT_EQ(header.dim, (std::vector<std::int64_t>{2, 3, 4}));
+    EXPECT_EQ(header.place.affine, read_image(path).place.affine);
+    EXPECT_EQ(header.storage, nullptr);
+  }
+}
+
 TEST(RoundTrip, ChannelsBecomeTheFourthAxis) {
   Volume v;
   std::vector<float> values(3 * 4 * 5 * 2);
