@@ -1,4 +1,5 @@
-// What a person or a program wants to know about an image file at a glance: header, place, values, labels by name, warnings. For seginfo and reports.
+// What a person or a program wants to know about an image file at a glance: header, place, values, labels by name, warnings. For seginfo
+// and reports.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -42,7 +43,8 @@ struct FileReport {
 enum class LabelGuess { automatic, yes, no };
 struct InspectOptions {
   bool header_only = false;
-  // automatic: intent LABEL, or a palette, or unscaled integers of at most 64 different values, or of at most 2000 that all have a name in the table.
+  // automatic: intent LABEL, or a palette, or unscaled integers of at most 64 different values, or of at most 2000 that all have a name
+  // in the table.
   LabelGuess labels = LabelGuess::automatic;
 };
 // Throws as read_image and read_png do.
