@@ -46,11 +46,9 @@ __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv
   const int first_row = static_cast<int>(blockIdx.x) / column_tiles * BR, first_column = static_cast<int>(blockIdx.x) % column_tiles * BN;
   const int row_tiles = static_cast<int>(gridDim.x) / column_tiles;
 
-  // Thread t gathers rows r = 4 (t mod BR/4) .. + 3 of voxels t / (BR/4), then kApart further on, ...: its taps never change. Four of them would take
-  // too many registers, so they are read again each time (from the cache); one is kept.
+  // Thread t gathers rows r = 4 (t mod BR/4) .. + 3 of voxels t / (BR/4), then kApart further on, ... Its taps never change, but are read from the
+  // table (that is, from the cache) each time: they would take too many registers.
   const int my_word = thread % (BR / 4), my_voxel = thread / (BR / 4), my_r = first_row + my_word * 4;
-  const auto tap_of = [&](int r) { return r < depth ? taps[r] : Tap{0, -(1 << 30), 0, 0, 0}; };
-  const Tap only = tap_of(my_r);
   const Advance apart{kApart / out.w / out.h, kApart / out.w % out.h, kApart % out.w};
   const int my_column = thread % (BN / 4), my_row = thread / (BN / 4) * 4;
 
@@ -58,21 +56,24 @@ __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv
     Voxel z = voxel_at(begin + my_voxel, out);
     Pack<4> next_a[kLoadsA], next_b[kLoadsB];
     const auto fetch = [&](std::int64_t first) {  // voxels first .. first + 15 of the sample; called in ascending order
-      SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
-        const int d = z.d * g.axis[0].stride, h = z.h * g.axis[1].stride, w = z.w * g.axis[2].stride;
-        const std::int64_t at = n * in.voxels() + row_at(d, h, w, in);
-        const bool counts = first + my_voxel + i * kApart < end;
-        SIMT_UNROLL for (int e = 0; e < kTaps; ++e) {
-          const Tap t = V == 4 ? only : tap_of(my_r + e);
-          const bool inside = counts && static_cast<unsigned>(d + t.d) < static_cast<unsigned>(in.d) &&
+      Voxel at = z;
+      SIMT_UNROLL for (int e = 0; e < kTaps; ++e) {
+        const Tap t = my_r + e * V < depth ? taps[my_r + e * V] : Tap{0, -(1 << 30), 0, 0, 0};
+        const float* source = t.source ? x1 : x0;
+        const int channels = t.source ? g.channels1 : g.channels0;
+        at = z;
+        SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
+          const int d = at.d * g.axis[0].stride, h = at.h * g.axis[1].stride, w = at.w * g.axis[2].stride;
+          const bool inside = first + my_voxel + i * kApart < end && static_cast<unsigned>(d + t.d) < static_cast<unsigned>(in.d) &&
                               static_cast<unsigned>(h + t.h) < static_cast<unsigned>(in.h) &&
                               static_cast<unsigned>(w + t.w) < static_cast<unsigned>(in.w);
           Pack<V> value{};
-          if (inside) value = load<V>((t.source ? x1 : x0) + at * (t.source ? g.channels1 : g.channels0) + t.offset);
+          if (inside) value = load<V>(source + (n * in.voxels() + row_at(d, h, w, in)) * channels + t.offset);
           SIMT_UNROLL for (int j = 0; j < V; ++j) next_a[i].v[e * V + j] = value.v[j];
+          advance(at, apart, out);
         }
-        advance(z, apart, out);
       }
+      z = at;
       SIMT_UNROLL for (int i = 0; i < kLoadsB; ++i) {
         const int word = thread + i * kBlock, column = first_column + word % (BN / 4) * 4;
         const std::int64_t voxel = first + word / (BN / 4);

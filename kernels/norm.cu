@@ -148,10 +148,11 @@ struct Affine {
 
 // stride: from sample to sample in mean and rstd, 0 for batch statistics. y may be x.
 template <int V>
-__global__ __launch_bounds__(kThreads) void norm_apply_kernel(float* y, const float* x, const float* __restrict__ mean,
-                                                              const float* __restrict__ rstd, const float* __restrict__ gamma,
-                                                              const float* __restrict__ beta, std::int64_t stride, Activation f,
-                                                              int samples, std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
+__global__ __launch_bounds__(kThreads, 4) void norm_apply_kernel(float* y, const float* x, const float* __restrict__ mean,
+                                                                 const float* __restrict__ rstd, const float* __restrict__ gamma,
+                                                                 const float* __restrict__ beta, std::int64_t stride, Activation f,
+                                                                 int samples, std::int64_t channels, std::int64_t voxels,
+                                                                 std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
