@@ -20,7 +20,8 @@ Json parse_json(std::string_view text, const std::string& where);
 // The members of one object, each to be asked for by name; done() refuses what nobody asked for.
 class JsonFields {
  public:
-  JsonFields(const Json& object, std::string where);
+  JsonFields(const Json& object, std::string where);  // refers to `object`
+  JsonFields(Json&&, std::string) = delete;           // which must live on
 
   bool has(const std::string& key) {
     known_.insert(key);

@@ -24,6 +24,9 @@ RunFolder::RunFolder(const std::string& folder, bool resume) : folder_(folder) {
   if (error) fail(ErrorCode::io, "{}: {}", folder, error.message());
   lock_ = os::try_lock(folder + "/.lock");
   require(lock_ != nullptr, "{}: another training run is writing there", folder);
+  // What a killed run was writing: nobody else writes here now.
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
+    if (entry.path().filename().string().find(".tmp-") != std::string::npos) std::filesystem::remove(entry.path(), error);
   const bool exists = std::filesystem::exists(last());
   require(!exists || resume, "{}: holds a run already; continue it with --resume, or choose another folder", folder);
   require(exists || !resume, "{}: there is no last.safetensors to resume from", folder);

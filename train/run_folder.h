@@ -17,8 +17,8 @@ struct TrainState {
 
 class RunFolder {
  public:
-  // Makes the folder if it is missing and locks it for this process. Throws io; invalid_argument if another trainer runs there, or if it holds a
-  // run already and `resume` is false.
+  // Makes the folder if it is missing, locks it for this process, and removes what a killed run left half written. Throws io; invalid_argument if
+  // another trainer runs there, or if it holds a run already and `resume` is false.
   RunFolder(const std::string& folder, bool resume);
 
   std::string last() const { return folder_ + "/last.safetensors"; }

@@ -7,6 +7,7 @@
 
 #include "infer/metrics.h"
 #include "infer/predict.h"
+#include "kernels/optim.h"
 #include "layers/json.h"
 #include "tensor/os.h"
 #include "train/batches.h"
@@ -14,6 +15,8 @@
 
 namespace vg {
 namespace {
+
+constexpr const char* kAdvice = "A lower rate or gradient clipping helps most often";
 
 struct Losses {
   Value total;
@@ -85,7 +88,7 @@ void save_checkpoint(const std::string& path, Model m, const Optimizer& optimize
   write_model(path, m);
 }
 
-TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& optimizer, const TrainConfig& config) {
+TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& optimizer, const TrainConfig& config, const Dataset& data) {
   const Model m = read_model(path);
   const auto found = m.other.find("train.state");
   if (found == m.other.end()) fail(ErrorCode::bad_file, "{}: a model, but not a checkpoint (no training state)", path);
@@ -93,8 +96,11 @@ TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& opt
   for (const auto& item : now.items())
     require(then.contains(item.key()) && then[item.key()] == item.value(), "{}: was started with {} = {}, but now it is {}; resume with the same configuration",
             path, item.key(), then.value(item.key(), Json()).dump(), item.value().dump());
+  const Json data_then = m.provenance.value("data", Json::object());
+  require(data_then == data.provenance, "{}: was trained on {}, but now the data are {}; resume with the same data", path, data_then.dump(), data.provenance.dump());
   TrainState s;
-  JsonFields f(parse_json(found->second, path + ": train.state"), path + ": train.state");
+  const Json state = parse_json(found->second, path + ": train.state");
+  JsonFields f(state, path + ": train.state");
   f.get_to("step", s.step), f.get_to("optimizer_steps", s.optimizer_steps), f.get_to("loss_sum", s.loss_sum), f.get_to("ce_sum", s.ce_sum);
   f.get_to("dice_sum", s.dice_sum), f.get_to("best", s.best);
   f.done();
@@ -107,6 +113,19 @@ TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& opt
 
 void load_initial(const std::string& path, Network& net) {
   load_weights(net, is_model_file(path) ? read_model(path).weights : read_safetensors(path).tensors, path);
+}
+
+// What a training that fails leaves behind.
+std::string kept(const std::string& last) {
+  return std::filesystem::exists(last) ? last + " holds an earlier state" : "nothing was saved yet";
+}
+
+// A step can have a finite loss and yet ruin the weights: a checkpoint must not replace a good one by them.
+void require_finite(Context& ctx, ParamList& params, std::int64_t step, const std::string& last) {
+  Tensor norm({1}, DType::f32, ctx.device);
+  sum_squares(ctx.exec(), norm, params.flat());
+  if (!std::isfinite(to_host<float>(norm)[0]))
+    fail(ErrorCode::numeric, "training: the weights are no numbers any more after step {}; {}. {}", step, kept(last), kAdvice);
 }
 
 void check_data(const Dataset& data) {
@@ -139,7 +158,7 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
 
   RunFolder folder(options.folder, options.resume);
   TrainState state;
-  if (options.resume) state = load_checkpoint(folder.last(), net, optimizer, config);
+  if (options.resume) state = load_checkpoint(folder.last(), net, optimizer, config, data);
   folder.read_log(state.step);
   folder.write_config(to_json(config));
 
@@ -164,8 +183,8 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
     const std::vector<float> parts = to_host<float>(l.result);
     const float loss = to_host<float>(l.total.data)[0];
     if (!std::isfinite(loss))
-      fail(ErrorCode::numeric, "training: the loss is {} at step {} (cross-entropy {}, 1 - Dice {}); {} holds the state before. A lower rate or gradient clipping helps most often",
-           loss, state.step + 1, parts[1], parts[2], folder.last());
+      fail(ErrorCode::numeric, "training: the loss is {} at step {} (cross-entropy {}, 1 - Dice {}); {}. {}", loss, state.step + 1, parts[1], parts[2],
+           kept(folder.last()), kAdvice);
     const Rates rates = rates_at(config.schedule, state.step, total);
     optimizer.step(ctx, rates);
     synchronize(ctx.device, ctx.stream);
@@ -178,6 +197,8 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
 
     const bool epoch_ends = state.step % per_epoch == 0 || state.step == total;
     stopped = (options.stop && options.stop()) || (options.time_limit > 0 && now - started > options.time_limit);
+    const bool saves = epoch_ends || stopped || now - saved > options.save_every;
+    if (saves) require_finite(ctx, net.params, state.step, folder.last());
     if (epoch_ends) {
       const double steps = static_cast<double>((state.step - 1) % per_epoch + 1);
       EpochInfo e{.epoch = (state.step - 1) / per_epoch + 1, .step = state.step, .total = total, .loss = state.loss_sum / steps, .ce = state.ce_sum / steps,
@@ -192,7 +213,7 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
       folder.add_row(e);
       if (options.on_epoch) options.on_epoch(e);
     }
-    if (epoch_ends || stopped || now - saved > options.save_every) {
+    if (saves) {
       save_checkpoint(folder.last(), to_model(net, data, config, patch), optimizer, state);
       saved = os::wall_seconds();
     }
