@@ -1,4 +1,4 @@
-// Pixels and a bitmap font.
+// Pixels and a bitmap font: what a picture for quality control needs, and no more, so that no graphics library has to be there.
 #include "infer/canvas.h"
 
 #include <algorithm>

@@ -12,10 +12,10 @@ using namespace vg;
 
 struct Arguments {
   std::string data, run = "run", config, device = "auto", split, fold, lut, view = "axial", init, order, progress;
-  std::vector<std::int64_t> grid = {48, 56, 48};
-  int threads = 0, phantoms = 24;
+  std::vector<std::int64_t> grid = {128, 144};
+  int threads = 0, phantoms = 160;
   std::int64_t epochs = -1, steps = -1, seed = -1, batch = -1;
-  double rate = -1, time_limit = 0;
+  double rate = -1, time_limit = 0, spacing = 1.25;
   bool resume = false, quiet = false, phantom = false, plan = false;
 };
 
@@ -28,9 +28,11 @@ Dataset load(const Arguments& a) {
     require(*end == '\0', "--fold {}: wanted k or k/K", a.fold);
   }
   if (a.phantom) {
-    PhantomDatasetOptions o{.training = a.phantoms, .validation = std::max(1, a.phantoms / 6)};
+    PhantomDatasetOptions o;
+    o.training = a.phantoms, o.validation = std::max(1, a.phantoms / 6);
     require(a.grid.size() == 2 || a.grid.size() == 3, "--grid: wanted two or three extents");
     o.grid = a.grid.size() == 2 ? Shape{1, a.grid[0], a.grid[1]} : Shape{a.grid[0], a.grid[1], a.grid[2]};
+    o.spacing = a.spacing;
     o.seed = static_cast<std::uint64_t>(std::max<std::int64_t>(0, a.seed));
     return make_phantom_dataset(o);
   }
@@ -133,6 +135,7 @@ int main(int argc, char** argv) {
   app.add_flag("--phantom", a.phantom, "train on synthetic heads made on the spot");
   app.add_option("--phantoms", a.phantoms, "how many synthetic heads")->capture_default_str();
   app.add_option("--grid", a.grid, "size of the synthetic heads: D H W, or H W for slices")->expected(2, 3);
+  app.add_option("--spacing", a.spacing, "voxel size of the synthetic heads in mm; 0: the whole head in view")->capture_default_str();
   app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
   app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)");
   app.add_option("--epochs", a.epochs, "passes over the data");

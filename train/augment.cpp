@@ -45,9 +45,34 @@ PatchPlace draw_place(Random& random, const AugmentConfig& c, const Dataset& dat
   return p;
 }
 
+namespace {
+
+// A patch that is neither turned nor mirrored: rows of the sample, copied; zeros and background where it hangs over the border.
+void copy_patch(const Sample& sample, const std::array<std::int64_t, 3>& first, const std::array<std::int64_t, 3>& patch, float* image, std::uint8_t* labels) {
+  const Shape& s = sample.image.shape();
+  const std::int64_t c = s.c(), low = std::clamp<std::int64_t>(-first[2], 0, patch[2]), high = std::clamp<std::int64_t>(s.w() - first[2], low, patch[2]);
+  for (std::int64_t z = 0; z < patch[0]; ++z)
+    for (std::int64_t y = 0; y < patch[1]; ++y, image += patch[2] * c, labels += patch[2]) {
+      const std::int64_t d = first[0] + z, h = first[1] + y;
+      const bool inside = d >= 0 && d < s.d() && h >= 0 && h < s.h();
+      const std::int64_t from = inside ? low : 0, to = inside ? high : 0, row = inside ? (d * s.h() + h) * s.w() + first[2] : 0;
+      std::fill_n(image, from * c, 0.0f), std::fill_n(image + to * c, (patch[2] - to) * c, 0.0f);
+      std::fill_n(labels, from, std::uint8_t{0}), std::fill_n(labels + to, patch[2] - to, std::uint8_t{0});
+      std::copy_n(sample.image.data<float>() + (row + from) * c, (to - from) * c, image + from * c);
+      std::copy_n(sample.labels.data<std::uint8_t>() + row + from, to - from, labels + from);
+    }
+}
+
+}  // namespace
+
 void read_patch(const Sample& sample, const Dataset& data, const PatchPlace& place, const std::array<std::int64_t, 3>& patch, float* image,
                 std::uint8_t* labels) {
   const Shape& s = sample.image.shape();
+  if (place.whole_voxels && !place.mirrored) {
+    std::array<std::int64_t, 3> first;
+    for (std::size_t a = 0; a < 3; ++a) first[a] = std::llround(place.centre[a] - static_cast<double>(patch[a] - 1) / 2.0);
+    return copy_patch(sample, first, patch, image, labels);
+  }
   const std::int64_t extent[3] = {s.d(), s.h(), s.w()}, channels = s.c();
   const auto* from = sample.image.data<float>();
   const auto* ids = sample.labels.data<std::uint8_t>();

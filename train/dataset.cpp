@@ -320,9 +320,12 @@ Dataset make_phantom_dataset(const PhantomDatasetOptions& o) {
   require(!flat || o.grid[0] == 1, "phantoms: slices want the extent 1 first (D), got {}", to_string(o.grid));
   data.spatial_dims = flat ? 2 : 3;
   data.channels = {"T1"};
-  data.left_right_axis = 2;
   data.recipe = zscore_recipe();
-  data.recipe.orientation = flat ? "" : "RAS";
+  const std::string orientation = !o.orientation.empty() ? o.orientation : flat ? "LIP" : "RAS";
+  data.recipe.orientation = flat ? "" : orientation;
+  const std::size_t letter = orientation.find_first_of("LR");
+  require(orientation.size() == 3 && letter != std::string::npos, "orientation \"{}\": wanted three letters such as RAS", orientation);
+  data.left_right_axis = 2 - static_cast<int>(letter);
   if (flat) data.recipe.slices = "image", data.recipe.per_slice = true;
   const Lut lut = phantom_labels();
   std::set<std::int32_t> ids;
@@ -335,13 +338,13 @@ Dataset make_phantom_dataset(const PhantomDatasetOptions& o) {
   }
   std::vector<Raw> raw = read_all(names, data, [&](const std::string& name) {
     PhantomParams p;
-    p.grid = o.grid, p.seed = o.seed, p.subject = static_cast<int>(std::strtol(name.c_str() + 8, nullptr, 10));
+    p.grid = o.grid, p.spacing = o.spacing, p.orientation = orientation, p.seed = o.seed, p.subject = static_cast<int>(std::strtol(name.c_str() + 8, nullptr, 10));
     const Phantom phantom = make_phantom(p);
     const Vec3 mm = phantom.labels.spacing();
     return Raw{.name = {}, .image = normalise(phantom.image.voxels, data.recipe), .ids = phantom.labels.voxels, .voxel_mm3 = mm[0] * mm[1] * mm[2], .present = {}};
   });
   set_classes(data, ids, lut);
-  data.provenance = {{"source", "phantom"}, {"seed", o.seed}, {"grid", {o.grid[0], o.grid[1], o.grid[2]}}};
+  data.provenance = {{"source", "phantom"}, {"seed", o.seed}, {"grid", {o.grid[0], o.grid[1], o.grid[2]}}, {"spacing", o.spacing}};
   finish(data, std::move(raw), parts, "phantoms");
   return data;
 }

@@ -55,7 +55,10 @@ Dataset load_folder(const std::string& folder, const FolderOptions& options);
 
 struct PhantomDatasetOptions {
   int training = 24, validation = 4;
-  Shape grid{48, 56, 48};   // D, H, W; an extent of 1: slices
+  Shape grid{1, 128, 144};  // D, H, W; an extent of 1 first: slices through the head's centre
+  double spacing = 1.25;    // mm; 0: the whole head in the field of view
+  // Of i, j, k; "" chooses: RAS for volumes, LIP for slices, which are then coronal pictures, upright, the patient's right on the picture's left.
+  std::string orientation;
   std::uint64_t seed = 0;
 };
 Dataset make_phantom_dataset(const PhantomDatasetOptions& options);
