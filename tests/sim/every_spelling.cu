@@ -1,5 +1,5 @@
 // Every CUDA word that kernels may use, in kernels that all compilers must take: test_sim includes this file and runs it on the sim device, and
-// nvcc compiles it (tests/sim/nvcc.cpp), so that the two lists of words cannot drift apart.
+// nvcc compiles it (kernels/cuda/CMakeLists.txt), so that the two lists of words cannot drift apart.
 #include <climits>
 
 #include "kernels/simt.h"
