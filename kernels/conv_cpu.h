@@ -24,7 +24,19 @@ inline constexpr int kMaxTile = 28 * 16;  // floats in a tile
 // Addresses that will be needed soon, fetched a cache line at a time between multiplications: memory works while the multipliers do. Worth 10 % where
 // tensors exceed the caches and channels are few.
 struct Ahead {
-  std::intptr_t read = 0, read_end = 0, write = 0, write_end = 0;
+  struct Range {
+    std::intptr_t next = 0, end = 0;
+  };
+  Range range[2];
+  void fetch(int lines) {
+    constexpr int kLine = 64;
+    for (; lines > 0; --lines) {
+      Range& r = range[range[0].next < range[0].end ? 0 : 1];
+      if (r.next >= r.end) return;
+      __builtin_prefetch(reinterpret_cast<const void*>(r.next), 0, 2);
+      r.next += kLine;
+    }
+  }
 };
 
 // out[v][c] = init[v][c] + sum over segments, i of x[v, i] * w[line + i][c]        v < voxels, c < vectors * lanes
@@ -53,17 +65,18 @@ struct Run {
   std::int64_t count;
 };
 
-// out[m][c] = sum over runs and their voxels t of a[t * a_step + m] * b[t * b_step + c]            m < rows, c < vectors * lanes
-// The last vector starts at float `last` of b and of out's row (not at (vectors - 1) * lanes), so that channels which are no multiple of the
-// vector length need neither padding nor masks: the overlap is computed twice, with the same bits.
+// out[m][c] (fresh ? = : +=) sum over runs and their voxels t of a[t * a_step + m] * b[t * b_step + c]          m < rows, c < vectors * lanes
 using OuterFn = void(const Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
-                     std::int64_t last, float* out, std::int64_t out_step);
+                     bool fresh, float* out, std::int64_t out_step, Ahead& ahead);
 
 struct OuterKernels {
   int lanes;
   int max_rows[kMaxVectors + 1];
   OuterFn* outer[kMaxVectors + 1][kMaxVoxels + 1];  // [vectors][rows]
   void (*add)(float* to, const float* from, std::int64_t count);
+  // `count` of `channels` channels of `voxels` voxels, `pitch` floats each in the copy. `pad`: zeros up to the pitch, a whole number of vectors.
+  void (*copy_channels)(float* to, std::int64_t pitch, bool pad, const float* from, std::int64_t channels, std::int64_t count,
+                        std::int64_t voxels);
   // sum[i mod period] += x[i], i < count; period is a multiple of the lanes
   void (*add_periods)(float* sum, std::int64_t period, const float* x, std::int64_t count);
 };

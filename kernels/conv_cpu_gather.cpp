@@ -221,11 +221,11 @@ Ahead GatherRun::look_ahead(const Slab& slab, int64_t r, const Block& block, con
   if (&block == &blocks_[0] && in_row >= 0 && in_row != lists.newest[static_cast<std::size_t>(r)]) {
     const GatherInput& input = g_.inputs[0];
     const int64_t voxel = (slab.n * d_.in * h_.in + in_row) * w_.in + begin * w_.in_step;
-    ahead.read = reinterpret_cast<std::intptr_t>(input.data) + voxel * input.channels * bytes;
-    ahead.read_end = ahead.read + (end - begin) * w_.in_step * input.channels * bytes;
+    const std::intptr_t first = reinterpret_cast<std::intptr_t>(input.data) + voxel * input.channels * bytes;
+    ahead.range[0] = {first, first + (end - begin) * w_.in_step * input.channels * bytes};
   }
-  ahead.write = reinterpret_cast<std::intptr_t>(out(slab, r + 1, phase, block, begin));
-  ahead.write_end = ahead.write + (end - begin) * block.y_channels * bytes;
+  const std::intptr_t first = reinterpret_cast<std::intptr_t>(out(slab, r + 1, phase, block, begin));
+  ahead.range[1] = {first, first + (end - begin) * block.y_channels * bytes};
   return ahead;
 }
 

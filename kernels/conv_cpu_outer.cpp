@@ -38,30 +38,40 @@ HWY_INLINE void multiply(VF (&acc)[M][N], const VF (&b)[N], const float* a) {
 
 template <int M, int N>
 void outer(const cpu::Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
-           std::int64_t last, float* out, std::int64_t out_step) {
+           bool fresh, float* out, std::int64_t out_step, cpu::Ahead& ahead) {
   VF acc[M][N];
   HWY_UNROLL(28)
   for (int m = 0; m < M; ++m)
-    for (int n = 0; n < N; ++n) acc[m][n] = hn::Zero(F());
+    for (int n = 0; n < N; ++n) acc[m][n] = fresh ? hn::Zero(F()) : hn::LoadU(F(), out + m * out_step + n * kLanes);
   for (const cpu::Run* r = runs; r != runs + count; ++r) {
     const float *a = r->a + a_offset, *b = r->b + b_offset;
-    for (std::int64_t t = r->count; t > 0; --t) {
-      VF bv[N];
-      for (int n = 0; n < N - 1; ++n) bv[n] = hn::LoadU(F(), b + n * kLanes);
-      bv[N - 1] = hn::LoadU(F(), b + last);
-      multiply<M, N>(acc, bv, a);
-      a += a_step, b += b_step;
+    for (std::int64_t left = r->count; left > 0; left -= 4) {
+      ahead.fetch(4);
+      for (std::int64_t t = left < 4 ? left : 4; t > 0; --t) {
+        VF bv[N];
+        for (int n = 0; n < N; ++n) bv[n] = hn::LoadU(F(), b + n * kLanes);
+        multiply<M, N>(acc, bv, a);
+        a += a_step, b += b_step;
+      }
     }
   }
   HWY_UNROLL(28)
-  for (int m = 0; m < M; ++m) {
-    for (int n = 0; n < N - 1; ++n) hn::StoreU(acc[m][n], F(), out + m * out_step + n * kLanes);
-    hn::StoreU(acc[m][N - 1], F(), out + m * out_step + last);
-  }
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n) hn::StoreU(acc[m][n], F(), out + m * out_step + n * kLanes);
 }
 
 void add(float* to, const float* from, std::int64_t count) {
   for_vectors(count, [&](std::int64_t i, auto part) HWY_ATTR { put<true>(load(from + i, part), to + i, part); });
+}
+
+void copy_channels(float* to, std::int64_t pitch, bool pad, const float* from, std::int64_t channels, std::int64_t count,
+                   std::int64_t voxels) {
+  for (std::int64_t v = 0; v < voxels; ++v, to += pitch, from += channels) {
+    if (pad) {
+      for (std::int64_t c = count / kLanes * kLanes; c < pitch; c += kLanes) hn::StoreU(hn::Zero(F()), F(), to + c);
+    }
+    for_vectors(count, [&](std::int64_t c, auto part) HWY_ATTR { store(load(from + c, part), to + c, part); });
+  }
 }
 
 void add_periods(float* sum, std::int64_t period, const float* x, std::int64_t count) {
@@ -84,6 +94,7 @@ const OuterKernels* make_outer_kernels() {
     fill<2>(k, std::make_integer_sequence<int, rows_of(2)>());
     fill<3>(k, std::make_integer_sequence<int, rows_of(3)>());
     k.add = add;
+    k.copy_channels = copy_channels;
     k.add_periods = add_periods;
     return k;
   }();

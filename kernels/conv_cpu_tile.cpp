@@ -90,8 +90,7 @@ void tile(const Segment* segments, int count, std::int64_t j, const float* w_bas
       rank_one<V, N, 1>(acc, w, x, s);
       rank_one<V, N, 2>(acc, w, x, s);
       rank_one<V, N, 3>(acc, w, x, s);
-      if (ahead.read < ahead.read_end) __builtin_prefetch(reinterpret_cast<const void*>(ahead.read), 0, 2), ahead.read += 64;
-      if (ahead.write < ahead.write_end) __builtin_prefetch(reinterpret_cast<const void*>(ahead.write), 1, 2), ahead.write += 64;
+      ahead.fetch(2);
       for (const char*& p : x) p += 16;
       w += 4 * N * kLanes;
     }
