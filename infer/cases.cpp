@@ -70,19 +70,24 @@ std::vector<Case> find_cases(const std::string& input, const std::string& output
     std::istringstream lines(os::read_text(input));
     for (std::string line; std::getline(lines, line);) {
       while (!line.empty() && std::isspace(static_cast<unsigned char>(line.back()))) line.pop_back();
+      line.erase(0, line.find_first_not_of(" \t"));
       if (line.empty() || line[0] == '#') continue;
       scans.push_back(fs::path(line).is_absolute() ? line : (path.parent_path() / line).string());
     }
     if (scans.empty()) fail(ErrorCode::io, "{}: the list names no scans", input);
   } else {
-    const std::string ending = ending_of(output);
-    if (!ending.empty()) return {{stem_of(input), input, output}};
     scans = {input};
   }
-  require(cases.size() + scans.size() == 1 || ending_of(output).empty(), "{}: {} scans, so the output must be a folder, not {}", input, cases.size() + scans.size(), output);
+  const bool to_file = !ending_of(output).empty();
+  require(cases.size() + scans.size() == 1 || !to_file, "{}: {} scans, so the output must be a folder, not {}", input, cases.size() + scans.size(), output);
   std::sort(scans.begin(), scans.end());
   for (const std::string& scan : scans) cases.push_back({stem_of(scan), scan, (fs::path(output) / (stem_of(scan) + "_seg" + result_ending(scan))).string()});
   std::sort(cases.begin(), cases.end(), [](const Case& a, const Case& b) { return a.output < b.output; });
+  if (to_file) cases[0].output = output;
+  for (const Case& c : cases) {
+    std::error_code ignored;
+    require(!fs::equivalent(c.input, c.output, ignored), "{}: the labels would replace the scan; name another output", c.input);
+  }
   for (std::size_t i = 1; i < cases.size(); ++i)
     require(cases[i].output != cases[i - 1].output, "{} and {} would both be written to {}", cases[i - 1].input, cases[i].input, cases[i].output);
   return cases;

@@ -15,7 +15,8 @@ struct Case {
 //         sub-*/[ses-*/]anat;  a .txt: one path a line, empty lines and #-comments skipped, relative to the list's folder.
 // output: for one scan a file name (known ending) or a folder; for several a folder. NAME_seg.nii.gz; for BIDS the same sub-folders and
 //         ..._desc-voxgrad_dseg.nii.gz.
-// Throws io (nothing there), invalid_argument (several scans but `output` names one file; two scans with the same result).
+// Throws io (nothing there), invalid_argument (several scans but `output` names one file; two scans with the same result; a result that would
+// replace its scan).
 std::vector<Case> find_cases(const std::string& input, const std::string& output);
 
 }  // namespace vg

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "tensor/parallel.h"
 
@@ -15,11 +16,11 @@ using Extents = std::array<std::int64_t, 3>;
 
 std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
-// A box of one sample, (1, d, h, w, C); where it leaves the image it holds zeros.
-Tensor cut(const Tensor& image, std::int64_t n, const Extents& start, const Extents& size) {
+// A box (1, d, h, w, C) of sample n; where it leaves the image it holds zeros.
+void cut(const Tensor& image, std::int64_t n, const Extents& start, Tensor box) {
   const Shape& s = image.shape();
+  const Extents size = {box.shape().d(), box.shape().h(), box.shape().w()};
   const std::int64_t c = s.c();
-  Tensor box({1, size[0], size[1], size[2], c}, DType::f32, kCpu);
   const std::int64_t lo = std::clamp<std::int64_t>(-start[2], 0, size[2]), hi = std::clamp<std::int64_t>(s.w() - start[2], lo, size[2]);
   parallel_for(size[0] * size[1], 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -35,7 +36,6 @@ Tensor cut(const Tensor& image, std::int64_t n, const Extents& start, const Exte
       std::fill_n(to + hi * c, (size[2] - hi) * c, 0.0f);
     }
   });
-  return box;
 }
 
 // The decision for one voxel: the first largest score, and its softmax probability.
@@ -112,27 +112,51 @@ std::vector<float> axis_total(const std::vector<std::int64_t>& starts, std::int6
   return total;
 }
 
+// The network on one input; its scores, which must lie on the input's grid.
+Tensor scores_of(Context& ctx, Network& net, Tensor input) {
+  const Shape in = input.shape();
+  Tensor scores = vg::run(ctx, net, Value{std::move(input)}).at(0).data;
+  const Shape& out = scores.shape();
+  require(out.n() == in.n() && out.d() == in.d() && out.h() == in.h() && out.w() == in.w(), "predict: the network makes {} of {}: not a score for each voxel",
+          to_string(out), to_string(in));
+  return scores;
+}
+
+// So many samples go through the network together that it has enough to do, but memory stays that of about a million voxels.
+std::int64_t group_size(const Shape& image, const Extents& padded) {
+  return std::clamp<std::int64_t>((std::int64_t{1} << 20) / (padded[0] * padded[1] * padded[2]), 1, image.n());
+}
+
 void whole_image(Context& ctx, Network& net, const Tensor& image, const Extents& padded, Output& out, const PredictOptions& o) {
   const Shape& s = image.shape();
   const Extents start = {-((padded[0] - s.d()) / 2), -((padded[1] - s.h()) / 2), -((padded[2] - s.w()) / 2)};
   const bool fits = padded == Extents{s.d(), s.h(), s.w()};
-  // Samples of one batch go through the network together only where the caller put them together and nothing has to be padded.
-  const std::int64_t runs = fits ? 1 : s.n();
-  for (std::int64_t n = 0; n < runs; ++n) {
-    Value x{copy_to(fits ? image : cut(image, n, start, padded), ctx.device)};
-    Tensor logits = vg::run(ctx, net, std::move(x)).at(0).data;
+  const std::int64_t group = group_size(s, padded), box = padded[0] * padded[1] * padded[2];
+  for (std::int64_t n = 0; n < s.n(); n += group) {
+    const std::int64_t count = std::min(group, s.n() - n);
+    Tensor input;
+    if (fits) {
+      const Tensor part = image.range(n * box * s.c(), {count, padded[0], padded[1], padded[2], s.c()});
+      input = part.device() == ctx.device ? part : copy_to(part, ctx.device);  // shared: a network never writes into its input
+    } else {
+      Tensor boxes({count, padded[0], padded[1], padded[2], s.c()}, DType::f32, kCpu);
+      for (std::int64_t i = 0; i < count; ++i) cut(image, n + i, start, boxes.range(i * box * s.c(), {1, padded[0], padded[1], padded[2], s.c()}));
+      input = ctx.device == kCpu ? std::move(boxes) : copy_to(boxes, ctx.device);
+    }
+    const Tensor logits = scores_of(ctx, net, std::move(input));
     if (fits && !o.confidence) {
-      Tensor labels(out.get().labels.shape(), out.get().labels.dtype(), ctx.device);
+      const Shape part = {count, s.d(), s.h(), s.w(), 1};
+      Tensor to = out.get().labels.range(n * s.voxels(), part), labels(part, to.dtype(), ctx.device);
       argmax(ctx.exec(), labels, logits);
-      copy(out.get().labels, labels);
+      copy(to, labels);
     } else {
       const Tensor host = ctx.device.on_host() ? logits : copy_to(logits, kCpu);
-      const std::int64_t sample = host.elements() / host.shape().n();
-      for (std::int64_t m = 0; m < host.shape().n(); ++m)
+      const std::int64_t sample = host.elements() / count;
+      for (std::int64_t m = 0; m < count; ++m)
         out.planes(n + m, 0, s.d(), host.data<float>() + m * sample - start[0] * padded[1] * padded[2] * host.shape().c(), padded[1], padded[2], -start[1],
                    -start[2]);
     }
-    if (o.progress) o.progress(static_cast<double>(n + 1) / static_cast<double>(runs));
+    if (o.progress) o.progress(static_cast<double>(n + count) / static_cast<double>(s.n()));
   }
 }
 
@@ -161,8 +185,9 @@ void sliding_window(Context& ctx, Network& net, const Tensor& image, const Exten
       for (std::int64_t sy : starts[1])
         for (std::int64_t sx : starts[2]) {
           const std::int64_t y0 = sy + shift[1], x0 = sx + shift[2];
-          Value x{copy_to(cut(image, n, {z0, y0, x0}, window), ctx.device)};
-          Tensor logits = vg::run(ctx, net, std::move(x)).at(0).data;
+          Tensor box({1, window[0], window[1], window[2], s.c()}, DType::f32, kCpu);
+          cut(image, n, {z0, y0, x0}, box);
+          Tensor logits = scores_of(ctx, net, ctx.device == kCpu ? std::move(box) : copy_to(box, ctx.device));
           if (!ctx.device.on_host()) logits = copy_to(logits, kCpu);
           const std::int64_t lo = std::max<std::int64_t>(0, -x0), hi = std::min(window[2], W - x0);
           parallel_for(window[0] * window[1], 16, [&](std::int64_t begin, std::int64_t end) {
@@ -197,23 +222,23 @@ void sliding_window(Context& ctx, Network& net, const Tensor& image, const Exten
           }
         });
       out.planes(n, first, final_planes, sums.data<float>(), H, W, 0, 0);
-      const std::int64_t kept = window[0] - final_planes;
-      if (kept > 0 && iz + 1 < starts[0].size()) {
-        std::memmove(sums.raw(), sums.data<float>() + final_planes * plane, static_cast<std::size_t>(kept * plane) * sizeof(float));
-        std::memset(sums.data<float>() + kept * plane, 0, static_cast<std::size_t>(final_planes * plane) * sizeof(float));
-      }
+      if (iz + 1 == starts[0].size()) break;
+      const std::int64_t kept = window[0] - final_planes;  // 0 where windows do not overlap
+      std::memmove(sums.raw(), sums.data<float>() + final_planes * plane, static_cast<std::size_t>(kept * plane) * sizeof(float));
+      std::memset(sums.data<float>() + kept * plane, 0, static_cast<std::size_t>(final_planes * plane) * sizeof(float));
     }
   }
 }
 
 // The window in voxels, and whether it is smaller than the image.
 Extents window_of(const Graph& graph, const Shape& image, const PredictOptions& o, bool& slides) {
-  const std::vector<int> divisor = graph.divisor();
+  const std::vector<int> own = graph.divisor();
   Extents window;
   slides = false;
   for (std::size_t a = 0; a < 3; ++a) {
-    const std::int64_t whole = round_up(image[static_cast<int>(a) + 1], divisor[a]);
-    window[a] = o.window[a] > 0 ? std::min(round_up(o.window[a], divisor[a]), whole) : whole;
+    const std::int64_t divisor = std::lcm<std::int64_t>(own[a], std::max<std::int64_t>(1, o.divisor[a]));
+    const std::int64_t whole = round_up(image[static_cast<int>(a) + 1], divisor);
+    window[a] = o.window[a] > 0 ? std::min(round_up(o.window[a], divisor), whole) : whole;
     slides |= window[a] < whole;
   }
   return window;
@@ -224,8 +249,7 @@ Extents window_of(const Graph& graph, const Shape& image, const PredictOptions& 
 std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options) {
   bool slides = false;
   const Extents w = window_of(graph, image, options, slides);
-  const bool together = !slides && w == Extents{image.d(), image.h(), image.w()};
-  std::uint64_t bytes = plan(graph, {together ? image.n() : 1, w[0], w[1], w[2], image.c()}).inference_bytes;
+  std::uint64_t bytes = plan(graph, {slides ? 1 : group_size(image, w), w[0], w[1], w[2], image.c()}).inference_bytes;
   bytes += static_cast<std::uint64_t>(image.n() * image.voxels()) * (options.confidence ? 5 : 1);
   if (slides) bytes += static_cast<std::uint64_t>(w[0] * image.h() * image.w()) * static_cast<std::uint64_t>(graph.out_channels()) * 4;
   return bytes;
@@ -234,8 +258,8 @@ std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const Predic
 std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap) {
   require(window >= 1 && window <= extent, "window of {} over an extent of {}", window, extent);
   require(overlap >= 0.0 && overlap < 1.0, "window overlap is {}, wanted 0 <= overlap < 1", overlap);
-  const auto step = std::max<std::int64_t>(1, static_cast<std::int64_t>(std::llround(static_cast<double>(window) * (1.0 - overlap))));
-  const std::int64_t count = (extent - window + step - 1) / step + 1;
+  const double step = std::max(1.0, static_cast<double>(window) * (1.0 - overlap));
+  const auto count = static_cast<std::int64_t>(std::ceil(static_cast<double>(extent - window) / step - 1e-9)) + 1;  // 10 * (1 - 0.8) is not quite 2
   std::vector<std::int64_t> starts;
   for (std::int64_t i = 0; i < count; ++i)
     starts.push_back(count == 1 ? 0 : static_cast<std::int64_t>(std::llround(static_cast<double>(i * (extent - window)) / static_cast<double>(count - 1))));

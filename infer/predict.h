@@ -8,7 +8,8 @@
 namespace vg {
 
 struct PredictOptions {
-  std::int64_t window[3] = {0, 0, 0};  // D, H, W; 0: the whole extent. Rounded up to what the network divides
+  std::int64_t window[3] = {0, 0, 0};  // D, H, W; 0: the whole extent. Rounded up to multiples of `divisor`
+  std::int64_t divisor[3] = {1, 1, 1};  // besides what the network itself divides (Graph::divisor)
   double overlap = 0.5;                // of neighbouring windows, as a part of the window
   bool gaussian = true;                // windows weigh less towards their border (sigma = window / 8, as nnU-Net), else equally
   bool confidence = false;
@@ -20,15 +21,17 @@ struct Prediction {
   Tensor confidence;  // (N, D, H, W, 1) f32 softmax probability of that class, if asked for
 };
 
-// image: (N, D, H, W, in_channels) f32 on the cpu. Extents that the network does not divide are padded with zeros on both sides.
+// image: (N, D, H, W, in_channels) f32 on the cpu. Extents that the network does not divide are padded with zeros on both sides. Small samples go
+// through the network several at a time.
 // Logits of overlapping windows are averaged by weight before the decision; memory is one window's depth of class planes, not the volume.
-// ctx.tape must be null.
+// ctx.tape must be null. Throws invalid_argument where the network's scores are not on its input's grid.
 Prediction predict(Context& ctx, Network& net, const Tensor& image, const PredictOptions& options = {});
 
 // What predict() will hold at its peak, besides the image: the network on one window (or the whole image), class scores, results.
 std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options);
 
-// Starts of windows along one axis: evenly spread, no further apart than window (1 - overlap), the first at 0, the last at the end.
+// Starts of windows along one axis: evenly spread, no further apart than window (1 - overlap) before they are rounded to whole voxels, the first at
+// 0, the last at the end (as nnU-Net's).
 std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap);
 
 }  // namespace vg

@@ -8,6 +8,18 @@
 
 namespace vg {
 
+namespace {
+
+// A cell that may hold anything (RFC 4180).
+std::string cell(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
+}  // namespace
+
 std::map<std::int32_t, double> label_volumes(const Volume& labels) {
   const double voxel = std::abs(determinant(labels.place.affine));
   std::map<std::int32_t, double> volumes;
@@ -19,11 +31,11 @@ std::map<std::int32_t, double> label_volumes(const Volume& labels) {
 std::string volumes_csv(const std::vector<CaseReport>& cases, const Lut& lut) {
   std::string text = "# volumes in mm^3; research use, not a medical device\ncase";
   for (const auto& [id, entry] : lut.entries)
-    if (id != 0) text += "," + entry.name;
+    if (id != 0) text += "," + cell(entry.name);
   text += "\n";
   for (const CaseReport& c : cases) {
     if (!c.error.empty()) continue;
-    text += c.name;
+    text += cell(c.name);
     for (const auto& [id, entry] : lut.entries)
       if (id != 0) text += fmt::format(",{:.1f}", c.volumes.count(id) ? c.volumes.at(id) : 0.0);
     text += "\n";
@@ -38,7 +50,11 @@ std::string report_json(const std::vector<CaseReport>& cases, const Segmenter& s
     Json j = {{"case", c.name}, {"input", c.input}, {"output", c.output}, {"warnings", c.warnings}};
     if (c.error.empty()) {
       Json volumes = Json::object();
-      for (const auto& [id, mm3] : c.volumes) volumes[lut.name(id)] = {{"id", id}, {"mm3", mm3}};
+      for (const auto& [id, mm3] : c.volumes) {
+        std::string name = lut.name(id);
+        if (volumes.contains(name)) name += fmt::format(" ({})", id);
+        volumes[name] = {{"id", id}, {"mm3", mm3}};
+      }
       j["volumes"] = volumes, j["network_seconds"] = c.network_seconds, j["total_seconds"] = c.total_seconds;
     } else {
       j["error"] = c.error;
@@ -46,7 +62,7 @@ std::string report_json(const std::vector<CaseReport>& cases, const Segmenter& s
     list.push_back(std::move(j));
   }
   const Json all = {{"note", "research use, not a medical device"}, {"program", "voxgrad " VG_VERSION}, {"model", segmenter.path}, {"device", device}, {"cases", list}};
-  return all.dump(1) + "\n";
+  return all.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";  // names of files may hold any bytes
 }
 
 }  // namespace vg

@@ -22,18 +22,31 @@ std::string plane_orientation(const Recipe& r) {
 
 bool takes_planes(const Recipe& r) { return r.slices == "axial" || r.slices == "coronal" || r.slices == "sagittal"; }
 
-// `grid` with other voxel sizes (mm along i, j, k) over the same field of view.
+// `grid` with voxels of about `spacing` (mm along i, j, k) over the same field of view: a whole number of them, so that both of its edges coincide.
 Grid respaced(const Grid& grid, const Vec3& spacing) {
   const Vec3 old = spacing_of(grid.affine);
   Grid g = grid;
   for (std::size_t a = 0; a < 3; ++a) {
     g.size[a] = std::max<std::int64_t>(1, std::llround(static_cast<double>(grid.size[a]) * old[a] / spacing[a]));
-    const double factor = spacing[a] / old[a];
+    const double factor = static_cast<double>(grid.size[a]) / static_cast<double>(g.size[a]);
     for (int row = 0; row < 3; ++row) g.affine.m[row][a] = grid.affine.m[row][a] * factor;
-    // The outer edges of the first voxels coincide.
     for (int row = 0; row < 3; ++row) g.affine.m[row][3] += 0.5 * (factor - 1.0) * grid.affine.m[row][a];
   }
   return g;
+}
+
+// Does every voxel hold the same numbers (or none)? There is nothing to segment then, and no scale to normalise by.
+bool constant(const Tensor& voxels) {
+  const std::int64_t channels = voxels.shape().c();
+  std::vector<float> first(static_cast<std::size_t>(channels), NAN);
+  const float* v = voxels.data<float>();
+  for (std::int64_t i = 0; i < voxels.elements(); ++i) {
+    float& f = first[static_cast<std::size_t>(i % channels)];
+    if (!std::isfinite(v[i])) continue;
+    if (std::isnan(f)) f = v[i];
+    if (v[i] != f) return false;
+  }
+  return true;
 }
 
 // A scan on its way: what it is now, and how far it has come from the file.
@@ -136,6 +149,14 @@ Lut Segmenter::lut() const {
   return lut;
 }
 
+PredictOptions predict_options(const Recipe& r) {
+  PredictOptions p;
+  std::copy(r.window.begin(), r.window.end(), p.window);
+  std::copy(r.divisor.begin(), r.divisor.end(), p.divisor);
+  p.overlap = r.overlap;
+  return p;
+}
+
 Shape network_input(const Segmenter& s, const Volume& scan) {
   if (s.recipe.conform == "meshnet") return {1, kConformSize, kConformSize, kConformSize, 1};
   Warnings ignored;
@@ -144,14 +165,14 @@ Shape network_input(const Segmenter& s, const Volume& scan) {
 
 Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const SegmentOptions& options) {
   const double start = os::wall_seconds();
+  if (constant(scan.voxels)) fail(ErrorCode::numeric, "{}: every voxel has the same value; there is nothing to segment", scan.name);
   Segmentation out;
   out.warnings = scan.warnings;
   Journey journey = forward(s.recipe, scan, out.warnings);
   const Shape shape = batch_shape(s.recipe, s.net.graph, journey.volume);
 
-  PredictOptions p;
-  for (std::size_t a = 0; a < s.recipe.window.size() && a < 3; ++a) p.window[a] = s.recipe.window[a];
-  p.overlap = s.recipe.overlap, p.confidence = options.confidence, p.progress = options.progress;
+  PredictOptions p = predict_options(s.recipe);
+  p.confidence = options.confidence, p.progress = options.progress;
   if (options.max_bytes > 0) {
     const std::uint64_t need = predict_bytes(s.net.graph, shape, p);
     if (need > options.max_bytes)

@@ -38,8 +38,12 @@ struct Segmentation {
   Warnings warnings;
 };
 
-// Throws invalid_argument where the scan does not fit the network (channels, a volume for a network of pictures), out_of_memory.
+// Throws invalid_argument where the scan does not fit the network (channels, a volume for a network of pictures), numeric where it holds one value
+// everywhere, out_of_memory.
 Segmentation segment(Context& ctx, Segmenter& segmenter, const Volume& scan, const SegmentOptions& options = {});
+
+// Window, overlap and padding of a recipe.
+PredictOptions predict_options(const Recipe& recipe);
 
 // The tensor that the network will see for this scan: (N, D, H, W, C).
 Shape network_input(const Segmenter& segmenter, const Volume& scan);
