@@ -1,15 +1,17 @@
-// seginfo: what is in an image file? Header, place in the patient, values, labels by name, warnings; as one screen or as JSON.
+// seginfo: what is in a file? Of an image header, place in the patient, values, labels by name; of a model or checkpoint network, recipe, labels,
+// provenance. As one screen or as JSON.
+#include "layers/describe_model.h"
 #include "nifti/describe.h"
 #include "tools/program.h"
 
 int main(int argc, char** argv) {
-  CLI::App app{"Shows what image files hold: header, geometry, values, labels by name, warnings. Research use, not a medical device.",
+  CLI::App app{"Shows what images and model files hold: header, geometry, values, labels by name; network, recipe, provenance. Research use, not a medical device.",
                "seginfo"};
   std::vector<std::string> files;
   std::string table;
   bool json = false, labels = false, no_labels = false;
   vg::InspectOptions options;
-  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz) or PNG files")->required();
+  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz), PNG or model files")->required();
   app.add_flag("--json", json, "One JSON object (an array for several files) instead of text");
   app.add_flag("--header", options.header_only, "Read the header alone, not the voxels");
   auto* yes = app.add_flag("--labels", labels, "Count the values as labels, whatever they look like");
@@ -22,6 +24,14 @@ int main(int argc, char** argv) {
     int failed = 0;
     for (const std::string& file : files) {
       try {
+        if (vg::is_model_file(file)) {
+          const nlohmann::json model = vg::describe_model(vg::read_model(file), file);
+          if (json)
+            reports.push_back(model);
+          else
+            std::fputs(vg::to_text(model).c_str(), stdout);
+          continue;
+        }
         const vg::FileReport report = vg::inspect(file, lut, options);
         if (json)
           reports.push_back(vg::to_json(report, lut));
