@@ -1,4 +1,4 @@
-// How fast are the cpu convolutions, in GFLOP/s and as a share of what the multipliers can do?  conv_bench [SHAPES] [-f SUBSTRING] [-s SECONDS] [-t N]
+// How fast are the cpu convolutions, in GFLOP/s and as a share of what the multipliers can do?  conv_bench [SHAPES] [-f SUBSTRING] [-p PASS] [-s SECONDS] [-t N]
 // Prints one CSV line per shape and pass: name, pass, best and median seconds (CPU time of all threads / threads, and wall), GFLOP/s and share of
 // peak at the median.
 // The peak is measured beside every line, because clocks and neighbours move. peers/conv_peer.py runs PyTorch on the same shapes, in turns.
@@ -92,7 +92,7 @@ Tensor random_tensor(Shape shape, std::uint64_t seed) {
   return t;
 }
 
-void run_shape(const std::string& line, const std::string& filter, double seconds) {
+void run_shape(const std::string& line, const std::string& filter, const std::string& only, double seconds) {
   std::istringstream in(line);
   std::string name;
   std::int64_t n, d[3], i0, i1, o, k[3], s[3], dilation, transposed;
@@ -129,6 +129,7 @@ void run_shape(const std::string& line, const std::string& filter, double second
     passes.push_back({"weight", [&] { conv_backward_weight(ex, Grad{dw}, y, x0, x1, p); }});
   }
   for (const Pass& pass : passes) {
+    if (only.size() && only != pass.name) continue;
     const double before = peak();
     const Times t = measure(seconds, pass.work);
     const double top = (before + peak()) / 2, rate = flop / t.cpu_median * 1e-9;
@@ -142,12 +143,14 @@ void run_shape(const std::string& line, const std::string& filter, double second
 }  // namespace vg
 
 int main(int argc, char** argv) {
-  std::string shapes = "benchmarks/conv_shapes.txt", filter;
+  std::string shapes = "benchmarks/conv_shapes.txt", filter, only;
   double seconds = 0.3;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     if (arg == "-f" && i + 1 < argc)
       filter = argv[++i];
+    else if (arg == "-p" && i + 1 < argc)
+      only = argv[++i];
     else if (arg == "-s" && i + 1 < argc)
       seconds = std::atof(argv[++i]);
     else if (arg == "-t" && i + 1 < argc)
@@ -159,7 +162,7 @@ int main(int argc, char** argv) {
   if (!file) return std::fprintf(stderr, "conv_bench: cannot read %s\n", shapes.c_str()), 1;
   std::puts("name,pass,cpu,cpu_median,wall,wall_median,gflops,percent_of_peak");
   for (std::string line; std::getline(file, line);)
-    if (!line.empty() && line[0] != '#') vg::run_shape(line, filter, seconds);
+    if (!line.empty() && line[0] != '#') vg::run_shape(line, filter, only, seconds);
   return 0;
 }
 #endif

@@ -77,6 +77,7 @@ struct OuterKernels {
   // `count` of `channels` channels of `voxels` voxels, `pitch` floats each in the copy. `pad`: zeros up to the pitch, a whole number of vectors.
   void (*copy_channels)(float* to, std::int64_t pitch, bool pad, const float* from, std::int64_t channels, std::int64_t count,
                         std::int64_t voxels);
+  void (*scatter_line)(float* to, std::int64_t step, const float* from, std::int64_t count, bool add);  // to[i step] = or += from[i]
   // sum[i mod period] += x[i], i < count; period is a multiple of the lanes
   void (*add_periods)(float* sum, std::int64_t period, const float* x, std::int64_t count);
 };

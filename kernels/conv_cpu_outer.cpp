@@ -35,6 +35,13 @@ HWY_INLINE void multiply(VF (&acc)[M][N], const VF (&b)[N], const float* a) {
     multiply<M, N, m + 1>(acc, b, a);
   }
 }
+template <int M, int N>
+HWY_INLINE void voxel(VF (&acc)[M][N], const float*& a, const float*& b, std::int64_t a_step, std::int64_t b_step) {
+  VF bv[N];
+  for (int n = 0; n < N; ++n) bv[n] = hn::LoadU(F(), b + n * kLanes);
+  multiply<M, N>(acc, bv, a);
+  a += a_step, b += b_step;
+}
 
 template <int M, int N>
 void outer(const cpu::Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
@@ -45,19 +52,30 @@ void outer(const cpu::Run* runs, int count, std::int64_t a_offset, std::int64_t 
     for (int n = 0; n < N; ++n) acc[m][n] = fresh ? hn::Zero(F()) : hn::LoadU(F(), out + m * out_step + n * kLanes);
   for (const cpu::Run* r = runs; r != runs + count; ++r) {
     const float *a = r->a + a_offset, *b = r->b + b_offset;
-    for (std::int64_t left = r->count; left > 0; left -= 4) {
+    std::int64_t left = r->count;
+    for (; left >= 4; left -= 4) {
       ahead.fetch(4);
-      for (std::int64_t t = left < 4 ? left : 4; t > 0; --t) {
-        VF bv[N];
-        for (int n = 0; n < N; ++n) bv[n] = hn::LoadU(F(), b + n * kLanes);
-        multiply<M, N>(acc, bv, a);
-        a += a_step, b += b_step;
-      }
+      voxel<M, N>(acc, a, b, a_step, b_step);
+      voxel<M, N>(acc, a, b, a_step, b_step);
+      voxel<M, N>(acc, a, b, a_step, b_step);
+      voxel<M, N>(acc, a, b, a_step, b_step);
     }
+    for (; left > 0; --left) voxel<M, N>(acc, a, b, a_step, b_step);
   }
   HWY_UNROLL(28)
   for (int m = 0; m < M; ++m)
     for (int n = 0; n < N; ++n) hn::StoreU(acc[m][n], F(), out + m * out_step + n * kLanes);
+}
+
+// to[i step] = or += from[i]
+void scatter_line(float* to, std::int64_t step, const float* from, std::int64_t count, bool add) {
+  const VI index = hn::Mul(hn::Iota(I(), 0), hn::Set(I(), static_cast<std::int32_t>(step)));
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes, to += kLanes * step) {
+    const VF x = hn::LoadU(F(), from + i);
+    hn::ScatterIndex(add ? hn::Add(hn::GatherIndex(F(), to, index), x) : x, F(), to, index);
+  }
+  for (; i < count; ++i, to += step) *to = add ? *to + from[i] : from[i];
 }
 
 void add(float* to, const float* from, std::int64_t count) {
@@ -95,6 +113,7 @@ const OuterKernels* make_outer_kernels() {
     fill<3>(k, std::make_integer_sequence<int, rows_of(3)>());
     k.add = add;
     k.copy_channels = copy_channels;
+    k.scatter_line = scatter_line;
     k.add_periods = add_periods;
     return k;
   }();

@@ -235,27 +235,25 @@ void WeightGradient::share_voxels(const Exec& ex, const Grad& dw) const {
     });
 }
 
-// From matrices [kd][kh][tap] to dw (O, I, kD, kH, kW): a line of a matrix is read whole, and scattered over few lines of dw.
+// A row of a part's matrices [kh][tap] to dw (O, I, kD, kH, kW): a line at a time, scattered over few lines of dw.
 void WeightGradient::write(const Part& part, const float* sum, int64_t row, const Grad& dw) const {
   constexpr int64_t kLine = 16;
   const WeightInput& input = s_.inputs[part.input];
   const Layout& l = input.layout;
-  const int64_t taps = s_.kernel[0] * s_.kernel[1] * s_.kernel[2], o_step = dw.shape()[1] * taps,
-                lines = l.x_vectors ? part.x_count : s_.outputs;
+  const int64_t taps = s_.kernel[0] * s_.kernel[1] * s_.kernel[2], o_step = dw.shape()[1] * taps, step = l.x_vectors ? taps : o_step;
   float* const first = dw.data() + input.first * taps + part.kd * s_.kernel[1] * s_.kernel[2];
-  for (int64_t line = 0; line < lines; line += kLine)
+  const int64_t columns = l.x_vectors ? part.x_count : s_.outputs;
+  for (int64_t line = 0, length = 0; line < columns; line += length) {
+    const int64_t x = part.x_first + (l.x_vectors ? line : row), o = l.x_vectors ? row : line;
+    length = std::min(kLine, columns - line);
+    if (l.x_vectors && l.flat) length = std::min(length, input.channels - x % input.channels);  // up to the next tap
     for (int64_t kh = 0; kh < s_.kernel[1]; ++kh)
       for (int64_t tap = 0; tap < l.taps; ++tap) {
-        const float* from = sum + ((kh * l.taps + tap) * part.rows + row) * part.pitch + line;
-        const int64_t x = part.x_first + (l.x_vectors ? line : row), o = l.x_vectors ? row : line;
-        int64_t i = l.flat ? x % input.channels : x, kw = l.flat ? x / input.channels : tap;
-        float* to = first + o * o_step + i * taps + kh * s_.kernel[2] + kw;
-        for (int64_t c = 0; c < std::min(kLine, lines - line); ++c) {
-          *to = dw.beta == 0.0f ? from[c] : *to + from[c];
-          to += l.x_vectors ? taps : o_step;
-          if (l.x_vectors && l.flat && ++i == input.channels) i = 0, to += 1 - input.channels * taps;  // the next tap
-        }
+        const int64_t i = l.flat ? x % input.channels : x, kw = l.flat ? x / input.channels : tap;
+        kernels_.scatter_line(first + o * o_step + i * taps + kh * s_.kernel[2] + kw, step,
+                              sum + ((kh * l.taps + tap) * part.rows + row) * part.pitch + line, length, dw.beta != 0.0f);
       }
+  }
 }
 
 }  // namespace
