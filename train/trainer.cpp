@@ -7,6 +7,7 @@
 
 #include "infer/metrics.h"
 #include "infer/predict.h"
+#include "infer/self_test.h"
 #include "kernels/optim.h"
 #include "layers/json.h"
 #include "tensor/os.h"
@@ -209,7 +210,11 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
       if (e.best && !std::isnan(e.dice)) state.best = e.dice;
       state.loss_sum = state.ce_sum = state.dice_sum = 0;
       // The checkpoint last: whoever resumes from it finds log and best model at least as new.
-      if (e.best) write_model(folder.best(), to_model(net, data, config, patch));
+      if (e.best) {
+        Model model = to_model(net, data, config, patch);
+        add_golden(model);  // the model that people will use can test itself on their machine
+        write_model(folder.best(), model);
+      }
       folder.add_row(e);
       if (options.on_epoch) options.on_epoch(e);
     }

@@ -1,9 +1,9 @@
-"""The reference for training on IXI slices: PyTorch and MONAI train the network of segtrain's defaults (DynUNet 16..256, instance norm, LeakyReLU 0.01,
+"""The reference for training on IXI slices: PyTorch and MONAI train the network of train/ixi.json (DynUNet 16..256, instance norm without weights, LeakyReLU 0.01,
 AdamW, one-cycle with peak 4e-3, batch 8, cross-entropy + soft Dice over the batch) and leave everything that is needed to repeat the run:
   init.safetensors  the initial weights under DynUNet's names      order.json  the people of each batch
   losses.json       the loss of each step                           dice.json   validation Dice after each epoch
-Then:  segtrain DATA --split SPLIT --init OUT/init.safetensors --order OUT/order.json --epochs 8 -o RUN --progress json
-       ixi2d_compare.py OUT/losses.json RUN-lines.json
+Then:  segtrain DATA --split SPLIT --init OUT/init.safetensors --order OUT/order.json --config train/ixi.json -o RUN --progress json > LINES
+       ixi2d_compare.py OUT/losses.json LINES
 Usage: ixi2d_reference.py DATA SPLIT.json OUT [--seed S] [--epochs N] [--steps N] [--view axial] [--threads 2]"""
 import argparse, json, os, time
 import numpy as np, torch
@@ -72,10 +72,13 @@ def dice():
     return {'common': d[common].mean(), 'present': d[present].mean(), 'all': d[1:].mean()}
 
 
-order, losses, scores, spent, cpu, n = [], [], [], 0.0, 0.0, 0
+shuffles = [rng.permutation(len(X)) for _ in range(a.epochs)]
+order = [[split['training'][k] for k in p[i * batch:(i + 1) * batch]] for p in shuffles for i in range(per_epoch)]
+json.dump(order, open(f'{a.out}/order.json', 'w'))
+losses, scores, spent, cpu, n = [], [], 0.0, 0.0, 0
 stop = min(total, a.steps or total)
 while n < stop:
-    shuffled = rng.permutation(len(X))
+    shuffled = shuffles[n // per_epoch]
     for i in range(min(per_epoch, stop - n)):
         ids = shuffled[i * batch:(i + 1) * batch]
         t, c = time.perf_counter(), time.process_time()
@@ -85,8 +88,8 @@ while n < stop:
         loss.backward()
         optimizer.step(), schedule.step()
         spent, cpu, n = spent + time.perf_counter() - t, cpu + time.process_time() - c, n + 1
-        order.append([split['training'][k] for k in ids]), losses.append(float(loss.detach()))
-        json.dump(order, open(f'{a.out}/order.json', 'w')), json.dump(losses, open(f'{a.out}/losses.json', 'w'))
+        losses.append(float(loss.detach()))
+        json.dump(losses, open(f'{a.out}/losses.json', 'w'))
     scores.append({'step': n, 'seconds': round(spent, 1), 'cpu_seconds': round(cpu, 1), **{k: round(float(v), 4) for k, v in dice().items()}})
     print(scores[-1], flush=True)
     json.dump(scores, open(f'{a.out}/dice.json', 'w'), indent=1)
