@@ -47,7 +47,8 @@ struct NodeParams {
 };
 struct OpCost {
   double multiply_adds = 0;  // of the plain definition
-  double saved_bytes = 0;    // kept for backward besides the inputs
+  double saved_bytes = 0;    // kept for backward besides inputs and output
+  bool keeps_inputs = true;  // does backward need their values?
 };
 struct OpDef {
   const char* name;

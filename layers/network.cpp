@@ -127,8 +127,9 @@ Plan plan(const Graph& g, const Shape& input) {
   const Wiring w = wire(g);
   Plan p;
   std::vector<int> uses = w.uses;
+  std::vector<bool> kept(g.nodes.size());  // for backward
   std::size_t live = 0, saved = 0, parameter_bytes = 0, peak = 0;
-  const auto bytes = [](const Shape& s) { return static_cast<std::size_t>(s.elements()) * 4; };
+  const auto bytes = [](const Shape& s) { return block_bytes(static_cast<std::size_t>(s.elements()) * 4); };  // as memory is handed out
   const std::vector<Shape> shapes = walk_shapes(g, w, input, [&](std::size_t i, const std::vector<Shape>& in, const Shape& y) {
     const Node& n = g.nodes[i];
     const OpDef& op = find_op(n.op, n.name);
@@ -141,17 +142,20 @@ Plan plan(const Graph& g, const Shape& input) {
     }
     p.multiply_adds += node.multiply_adds;
     parameter_bytes += node.param_bytes;
-    saved += node.output_bytes + static_cast<std::size_t>(cost.saved_bytes);
-    // Elementwise nodes take over their only reader's memory.
-    const bool in_place = in.size() == 1 && in[0] == y && w.inputs[i][0] >= 0 && uses[static_cast<std::size_t>(w.inputs[i][0])] == 1 &&
-                          (n.op == "norm" || n.op == "activation");
+    saved += static_cast<std::size_t>(cost.saved_bytes);
+    for (int j : w.inputs[i])
+      if (cost.keeps_inputs && j >= 0) kept[static_cast<std::size_t>(j)] = true;
+    // Elementwise nodes take over the memory of their first input if nobody else reads it.
+    const int first = w.inputs[i][0];
+    const bool in_place = in[0] == y && first >= 0 && uses[static_cast<std::size_t>(first)] == 1 && (n.op == "norm" || n.op == "activation" || n.op == "add");
     live += node.output_bytes;
     peak = std::max(peak, live - (in_place ? node.output_bytes : 0));
     for (int j : w.inputs[i])
       if (j >= 0 && --uses[static_cast<std::size_t>(j)] == 0) live -= p.nodes[static_cast<std::size_t>(j)].output_bytes;
     p.nodes.push_back(std::move(node));
   });
-  for (int i : w.outputs) p.outputs.push_back(shapes[static_cast<std::size_t>(i)]);
+  for (int i : w.outputs) p.outputs.push_back(shapes[static_cast<std::size_t>(i)]), kept[static_cast<std::size_t>(i)] = true;  // by the loss
+  for (std::size_t i = 0; i < kept.size(); ++i) saved += kept[i] ? p.nodes[i].output_bytes : 0;
   p.inference_bytes = peak + bytes(input) + parameter_bytes;
   // Backward holds, beside what forward saved, the gradients on both sides of one node: twice its largest value.
   std::size_t largest = 0;

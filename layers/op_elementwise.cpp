@@ -41,7 +41,8 @@ Value activation_run(Context& ctx, const Node& node, std::vector<Value> in, cons
   return activation(ctx, std::move(in[0]), p.find("weight"), read_activation(node).f);
 }
 
-OpCost elementwise_cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = static_cast<double>(y.elements()), .saved_bytes = 0}; }
+OpCost activation_cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = static_cast<double>(y.elements())}; }
+OpCost plain_cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = static_cast<double>(y.elements()), .keeps_inputs = false}; }
 
 void plain(const Node& node, std::span<const Shape> in) {
   Attributes a(node);
@@ -66,9 +67,9 @@ Shape concat_shape(const Node& node, std::span<const Shape> in) {
 }
 Value concat_run(Context& ctx, const Node&, std::vector<Value> in, const NodeParams&) { return concat(ctx, std::move(in[0]), std::move(in[1])); }
 
-VG_OP(activation, {"activation", activation_shape, activation_params, activation_run, elementwise_cost});
-VG_OP(add, {"add", add_shape, none, add_run, elementwise_cost});
-VG_OP(concat, {"concat", concat_shape, none, concat_run, elementwise_cost});
+VG_OP(activation, {"activation", activation_shape, activation_params, activation_run, activation_cost});
+VG_OP(add, {"add", add_shape, none, add_run, plain_cost});
+VG_OP(concat, {"concat", concat_shape, none, concat_run, plain_cost});
 
 }  // namespace
 }  // namespace vg

@@ -21,6 +21,7 @@ NormNode read(const Node& node) {
   a.done();
   if (kind != "batch" && kind != "instance") fail(ErrorCode::bad_file, "node {}: norm kind \"{}\" (known: instance, batch)", node.name, kind);
   if (n.params.activation.kind == ActivationKind::prelu) fail(ErrorCode::bad_file, "node {}: prelu has parameters: it is a node of its own", node.name);
+  if (node.params.count("weight") != node.params.count("bias")) fail(ErrorCode::bad_file, "node {}: norm wants weight and bias, or neither", node.name);
   if (n.batch)
     a.roles({"running_mean", "running_var"}, {"weight", "bias"});
   else

@@ -5,7 +5,8 @@ namespace vg {
 namespace {
 
 std::vector<ParamSpec> none(const Node&, std::span<const Shape>) { return {}; }
-OpCost free_of_maths(const Node&, std::span<const Shape>, const Shape&) { return {}; }
+OpCost pool_cost(const Node&, std::span<const Shape>, const Shape&) { return {}; }
+OpCost upsample_cost(const Node&, std::span<const Shape>, const Shape&) { return {.keeps_inputs = false}; }
 void one_input(std::span<const Shape> in) { require(in.size() == 1, "{} inputs, wanted one", in.size()); }
 
 struct PoolNode {
@@ -53,8 +54,8 @@ Value upsample_run(Context& ctx, const Node& node, std::vector<Value> in, const 
   return upsample(ctx, std::move(in[0]), read_upsample(node));
 }
 
-VG_OP(max_pool, {"max_pool", pool_shape, none, pool_run, free_of_maths});
-VG_OP(upsample, {"upsample", upsample_shape, none, upsample_run, free_of_maths});
+VG_OP(max_pool, {"max_pool", pool_shape, none, pool_run, pool_cost});
+VG_OP(upsample, {"upsample", upsample_shape, none, upsample_run, upsample_cost});
 
 }  // namespace
 }  // namespace vg

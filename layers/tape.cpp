@@ -43,7 +43,7 @@ Grad Tape::grad_for(const Value& x, Tensor* reuse) {
 void Tape::give(Context& ctx, const Value& x, Tensor dx) {
   if (x.id < 0) return;
   Entry& e = entries_[static_cast<std::size_t>(x.id)];
-  if (!e.param && !e.grad.defined() && dx.shape() == e.shape) {
+  if (!e.param && !e.grad.defined() && dx.shape() == e.shape && dx.unique()) {  // what somebody else holds is copied: more may be added to it
     e.grad = std::move(dx);
     return;
   }

@@ -34,7 +34,7 @@ class Tape {
   // Where the gradient of `x` is to be written, and whether to add. Not wanted (undefined) when no gradient flows through x.
   // `reuse`: memory that the caller no longer needs; taken when it fits, nobody else holds it and nothing has been written for x yet.
   Grad grad_for(const Value& x, Tensor* reuse = nullptr);
-  // The same when the gradient of x already exists as a tensor: adopted as it stands, or added.
+  // The same when the gradient of x already exists as a tensor: adopted as it stands if nobody else holds it, or added.
   void give(Context& ctx, const Value& x, Tensor dx);
 
   // Runs all closures from `loss` back to the start, with `seed` as the gradient of `loss` (same shape). Clears the tape, apart from the

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/unet.h"
 #include "tensor/random.h"
 #include "tests/infer/networks.h"
 
@@ -308,6 +309,37 @@ TEST(Predict, ProgressRisesToOneAndMayStop) {
     o.progress = [](double) { fail(ErrorCode::interrupted, "enough"); };
     EXPECT_THROW(predict(ctx, net, image, o), Error);
   }
+}
+
+// What --max-mem and --dry-run say, against what is held.
+TEST(Predict, MemoryIsAsForetold) {
+  UnetConfig c;
+  c.spatial_dims = 3, c.features = {8, 16, 32}, c.classes = 12;
+  UnetConfig flat = c;
+  flat.spatial_dims = 2;
+  struct Run {
+    Graph graph;
+    Shape image;
+    Extents window;
+  };
+  for (const Run& r : {Run{unet(c), {1, 44, 50, 46, 1}, {0, 0, 0}}, Run{unet(c), {1, 44, 50, 46, 1}, {16, 32, 32}}, Run{unet(flat), {7, 1, 500, 430, 1}, {0, 0, 0}}})
+    for (const bool confidence : {false, true}) {
+      PredictOptions o = windows(r.window, 0.5, true);
+      o.confidence = confidence;
+      const std::uint64_t foretold = predict_bytes(r.graph, r.image, o);
+      const Tensor image = noise(r.image, 2);
+      const std::size_t base = memory_stats(kCpu).live;
+      std::size_t peak = 0;
+      {
+        Network net(r.graph, kCpu, false);
+        net.params.initialise(1);
+        Context ctx(kCpu);
+        reset_peak(kCpu);
+        predict(ctx, net, image, o);
+        peak = memory_stats(kCpu).peak - base;
+      }
+      EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(foretold), 1.0, 0.1) << to_string(r.image) << " " << r.window[0] << ": " << peak << ", foretold " << foretold;
+    }
 }
 
 TEST(Predict, RefusesWhatItCannotDo) {
