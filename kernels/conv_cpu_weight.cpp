@@ -23,7 +23,7 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kMemory = 16 << 20;  // floats of chunk sums alive at a time, unless one sample needs more
+constexpr int64_t kMemory = 4 << 20;  // floats of chunk sums alive at a time, unless one sample needs more
 constexpr int64_t kReduce = 4096;      // floats of dW that one thread adds up
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

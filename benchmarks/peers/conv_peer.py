@@ -1,6 +1,6 @@
 """PyTorch's convolutions on the shapes of ../conv_shapes.txt: forward, data gradient, weight gradient, in the default and the channels-last layout.
 With --bench PATH it runs conv_bench on the same shape right after each measurement and prints both, because a busy machine's clock wanders.
-Times are the best of the repetitions of process CPU seconds / threads (free of other processes' time slices); wall seconds beside them.
+Times are medians over the repetitions of process CPU seconds / threads, which do not count other processes' time slices.
 Usage: conv_peer.py [--bench build/release/bin/conv_bench] [--only SUBSTRING] [--seconds 0.3] [--threads 2] [--md]"""
 import argparse, csv, io, os, subprocess, time
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # idle threads must not spin: that would count as work
@@ -17,13 +17,12 @@ shapes_file = os.path.join(here, '..', 'conv_shapes.txt')
 
 def measure(work):
     work()
-    best_cpu, best_wall, total, n = 1e9, 1e9, 0.0, 0
-    while total < a.seconds or n < 3:
-        w, c = time.perf_counter(), time.process_time()
+    times, end = [], time.perf_counter() + a.seconds
+    while time.perf_counter() < end or len(times) < 3:
+        c = time.process_time()
         work()
-        c, w = time.process_time() - c, time.perf_counter() - w
-        best_cpu, best_wall, total, n = min(best_cpu, c / a.threads), min(best_wall, w), total + w, n + 1
-    return best_cpu, best_wall
+        times.append((time.process_time() - c) / a.threads)
+    return sorted(times)[len(times) // 2]
 
 
 def peer(fields):
@@ -58,7 +57,7 @@ def ours(name):
 
 
 if a.md: print('| shape | pass | ours ms | GFLOP/s | % of peak | PyTorch ms (default / channels last) | ratio |\n|---|---|---|---|---|---|---|')
-else: print('name,pass,ours_cpu,ours_wall,gflops,percent,torch_default_cpu,torch_last_cpu,torch_best_wall,ratio_cpu')
+else: print('name,pass,ours_cpu,gflops,percent,torch_default_cpu,torch_last_cpu,ratio')
 for line in open(shapes_file):
     if line.startswith('#') or not line.strip() or a.only not in line: continue
     fields = line.split()
@@ -66,11 +65,9 @@ for line in open(shapes_file):
     mine = ours(fields[0]) if a.bench else {}
     for name in ('forward', 'data', 'weight'):
         if (name, 'default') not in theirs: continue
-        d, l = theirs[name, 'default'], theirs[name, 'last']
-        best, wall, m = min(d[0], l[0]), min(d[1], l[1]), mine.get(name)
-        ratio = best / float(m['cpu']) if m else float('nan')
-        if a.md:
-            print(f"| {fields[0]} | {name} | {1e3 * float(m['cpu']):.2f} | {m['gflops']} | {m['percent_of_peak']} | {1e3 * d[0]:.2f} / {1e3 * l[0]:.2f} | {ratio:.2f} |", flush=True)
-        else:
-            own = f"{m['cpu']},{m['wall']},{m['gflops']},{m['percent_of_peak']}" if m else ',,,'
-            print(f"{fields[0]},{name},{own},{d[0]:.6f},{l[0]:.6f},{wall:.6f},{ratio:.2f}", flush=True)
+        d, l, m = theirs[name, 'default'], theirs[name, 'last'], mine.get(name)
+        own = float(m['cpu_median']) if m else float('nan')
+        rate, percent = (m['gflops'], m['percent_of_peak']) if m else ('', '')
+        ratio = min(d, l) / own
+        if a.md: print(f'| {fields[0]} | {name} | {1e3 * own:.2f} | {rate} | {percent} | {1e3 * d:.2f} / {1e3 * l:.2f} | {ratio:.2f} |', flush=True)
+        else: print(f'{fields[0]},{name},{own:.6f},{rate},{percent},{d:.6f},{l:.6f},{ratio:.2f}', flush=True)

@@ -302,29 +302,34 @@ TEST(ConvolutionBatch, SampleAloneGivesTheBitsThatItGivesInABatch) {
   }
 }
 
-// A batch's weight gradient is the tree of its samples' gradients: ((0+1)+(2+3))+4.
+// A batch's weight gradient is the tree of its samples' gradients, to the bit: ((0+1)+(2+3))+4.
 TEST(ConvolutionBatch, WeightGradientIsTheTreeOverSamples) {
-  const Case c{5, {1, 33, 40}, 6, 0, 18, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}};
-  Case one = c;
-  one.n = 1;
-  const std::vector<float> x = normals(c.x_shape(c.i0).elements(), 1), dy = normals(c.y_shape().elements(), 2);
-  const test::KernelRun run("cpu", "cpu", kCpu);
-  std::vector<std::vector<float>> sums;
-  for (std::int64_t n = 0; n < c.n; ++n) {
-    const auto part = [&](const std::vector<float>& all) {
-      const auto size = static_cast<std::ptrdiff_t>(all.size() / 5);
-      return std::vector<float>(all.begin() + n * size, all.begin() + (n + 1) * size);
-    };
-    Output dw = run.output(c.w_shape(), 0.0f);
-    conv_backward_weight(run.exec(), dw.grad, run.put(part(dy), one.y_shape()), run.put(part(x), one.x_shape(c.i0)), Tensor(), c.params());
-    sums.push_back(to_host<float>(dw.grad.tensor));
+  for (const Case& c : {Case{5, {1, 33, 40}, 6, 0, 18, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},  // several chunks a sample
+                        Case{7, {1, 3, 5}, 33, 0, 40, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},   // more weights than voxels
+                        Case{37, {1, 16, 16}, 512, 0, 512, {1, 1, 1}}}) {                            // more sums than fit into memory
+    SCOPED_TRACE(to_string(c.w_shape()));
+    Case one = c;
+    one.n = 1;
+    const std::vector<float> x = uniforms(c.x_shape(c.i0).elements(), 1, -1, 1), dy = uniforms(c.y_shape().elements(), 2, -1, 1);
+    const KernelRun run("cpu", "cpu", kCpu);
+    std::vector<std::vector<float>> sums;
+    for (std::int64_t n = 0; n < c.n; ++n) {
+      const auto part = [&](const std::vector<float>& all) {
+        const auto size = static_cast<std::ptrdiff_t>(all.size()) / c.n;
+        return std::vector<float>(all.begin() + n * size, all.begin() + (n + 1) * size);
+      };
+      Output dw = run.output(c.w_shape(), 0.0f);
+      conv_backward_weight(run.exec(), dw.grad, run.put(part(dy), one.y_shape()), run.put(part(x), one.x_shape(c.i0)), Tensor(),
+                           c.params());
+      sums.push_back(to_host<float>(dw.grad.tensor));
+    }
+    for (std::size_t step = 1; step < sums.size(); step *= 2)
+      for (std::size_t n = 0; n + step < sums.size(); n += 2 * step)
+        for (std::size_t i = 0; i < sums[n].size(); ++i) sums[n][i] += sums[n + step][i];
+    Output all = run.output(c.w_shape(), 0.0f);
+    conv_backward_weight(run.exec(), all.grad, run.put(dy, c.y_shape()), run.put(x, c.x_shape(c.i0)), Tensor(), c.params());
+    EXPECT_TRUE(to_host<float>(all.grad.tensor) == sums[0]);
   }
-  for (std::size_t step = 1; step < sums.size(); step *= 2)
-    for (std::size_t n = 0; n + step < sums.size(); n += 2 * step)
-      for (std::size_t i = 0; i < sums[n].size(); ++i) sums[n][i] += sums[n + step][i];
-  Output all = run.output(c.w_shape(), 0.0f);
-  conv_backward_weight(run.exec(), all.grad, run.put(dy, c.y_shape()), run.put(x, c.x_shape(c.i0)), Tensor(), c.params());
-  EXPECT_EQ(to_host<float>(all.grad.tensor), sums[0]);
 }
 
 TEST(ChannelSum, AgainstDoubles) {
