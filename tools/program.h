@@ -14,7 +14,7 @@
 
 namespace vg {
 
-// Runs `body` after the command line was read. 0 done, 1 failed, 2 usage; body's own value else (130, 143 after an interrupt).
+// Runs `body` after the command line was read (what the app's callback checks belongs to that). 0 done, 1 failed, 2 usage; body's own value else (130, 143 after an interrupt).
 inline int run_program(CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
   app.set_version_flag("--version", "voxgrad " VG_VERSION);
   try {
@@ -30,6 +30,11 @@ inline int run_program(CLI::App& app, int argc, char** argv, const std::function
     std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), e.what());
   }
   return 1;
+}
+
+// For conditions that an option's own check cannot express: a message about usage, and exit code 2.
+inline void usage(bool ok, const std::string& option, const std::string& wanted) {
+  if (!ok) throw CLI::ValidationError(option, wanted);
 }
 
 // The device that --device names; says on stderr what "auto" chose and why.

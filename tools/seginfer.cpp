@@ -20,15 +20,13 @@ struct Arguments {
   bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false;
 };
 
-// "4G", "512M", "1073741824"
+// "4G", "512M", "1.5G", "1073741824"; 0: not a size.
 std::uint64_t bytes_of(const std::string& text) {
-  if (text.empty()) return 0;
   char* end = nullptr;
   const double number = std::strtod(text.c_str(), &end);
   const std::string unit = end;
   const double factor = unit == "G" || unit == "g" ? 1073741824.0 : unit == "M" || unit == "m" ? 1048576.0 : unit.empty() ? 1.0 : 0.0;
-  require(number > 0 && factor > 0, "--max-mem {}: wanted a number with M or G", text);
-  return static_cast<std::uint64_t>(number * factor);
+  return number > 0.0 && number * factor < 1e18 ? static_cast<std::uint64_t>(number * factor) : 0;
 }
 
 // A side output of one case: the path as given for a single case, else CASE_suffix in the folder that was given.
@@ -85,14 +83,13 @@ int seginfer(Arguments a) {
     std::printf("largest difference of the golden logits on %s: %.3g\n", to_string(device).c_str(), static_cast<double>(error));
     return error <= 1e-3f ? 0 : 1;
   }
-  require(!a.input.empty() && !a.output.empty(), "name a scan (-i) and where its labels go (-o)");
   const std::vector<Case> cases = find_cases(a.input, a.output);
   if (a.dry_run || a.plan) {
     for (const Case& c : cases) {
       const Shape shape = network_input(segmenter, read_volume(c.input));
       if (a.plan) std::printf("%s", to_table(segmenter.net.graph, plan(segmenter.net.graph, shape)).c_str());
-      PredictOptions p;
-      for (std::size_t i = 0; i < segmenter.recipe.window.size() && i < 3; ++i) p.window[i] = segmenter.recipe.window[i];
+      PredictOptions p = predict_options(segmenter.recipe);
+      p.confidence = !a.confidence.empty();
       std::printf("%s -> %s: network input %s, %.2f GiB at the peak\n", c.input.c_str(), c.output.c_str(), to_string(shape).c_str(),
                   static_cast<double>(predict_bytes(segmenter.net.graph, shape, p)) / 1073741824.0);
     }
@@ -134,7 +131,7 @@ int main(int argc, char** argv) {
   app.add_option("-m,--model", a.model, "model file")->required();
   app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
   app.add_flag("--cpu", a.cpu, "the same as --device cpu");
-  app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)");
+  app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)")->check(CLI::NonNegativeNumber);
   app.add_option("--vol", a.volumes, "CSV of volumes in mm^3, one row a scan");
   app.add_option("--conf", a.confidence, "confidence map (several scans: a folder)");
   app.add_option("--qc", a.qc, "picture for quality control, PNG (several scans: a folder). It can show a face");
@@ -145,5 +142,9 @@ int main(int argc, char** argv) {
   app.add_flag("--plan", a.plan, "print the network's layers with shapes and costs");
   app.add_flag("--selftest", a.self_test, "run the model's golden input on this device");
   app.add_flag("-q,--quiet", a.quiet, "print nothing but errors");
-  return vg::run_program(app, argc, argv, [&] { return seginfer(a); });
+  app.callback([&] {
+    usage(a.self_test || (!a.input.empty() && !a.output.empty()), "-i, -o", "name a scan and where its labels go");
+    usage(a.max_memory.empty() || bytes_of(a.max_memory) > 0, "--max-mem", "wanted a size such as 4G or 512M, got " + a.max_memory);
+  });
+  return run_program(app, argc, argv, [&] { return seginfer(a); });
 }

@@ -53,7 +53,7 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::IsMember({"nnunet", "flat"}));
   app.add_option("--threads", threads, "Threads; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
-  app.add_flag("-q,--quiet", quiet, "No progress");
+  app.add_flag("-q,--quiet", quiet, "Print nothing but errors");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -68,7 +68,7 @@ int main(int argc, char** argv) {
       if (!quiet) std::fprintf(stderr, vg::os::is_terminal(2) ? "\r%d of %d heads" : "%d of %d heads\n", ++done, set.training + set.test);
     });
     if (!quiet && vg::os::is_terminal(2)) std::fprintf(stderr, "\n");
-    std::printf("%s: %d heads (%d for training, %d held out)\n", set.folder.c_str(), cases, set.training, set.test);
+    if (!quiet) std::printf("%s: %d heads (%d for training, %d held out)\n", set.folder.c_str(), cases, set.training, set.test);
     return 0;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "segphantom: %s\n", e.what());

@@ -19,24 +19,26 @@ struct Arguments {
   bool resume = false, quiet = false, phantom = false, plan = false;
 };
 
+// "2" or "2/5".
+bool read_fold(const std::string& text, SplitOptions& split) {
+  char* end = nullptr;
+  split.fold = static_cast<int>(std::strtol(text.c_str(), &end, 10));
+  const char* folds = *end == '/' ? end + 1 : nullptr;
+  split.folds = folds ? static_cast<int>(std::strtol(folds, &end, 10)) : 5;
+  return end != text.c_str() && end != folds && *end == '\0' && split.fold >= 0 && split.fold < split.folds;
+}
+
 Dataset load(const Arguments& a) {
   SplitOptions split{.file = a.split};
-  if (!a.fold.empty()) {
-    char* end = nullptr;
-    split.fold = static_cast<int>(std::strtol(a.fold.c_str(), &end, 10));
-    split.folds = *end == '/' ? static_cast<int>(std::strtol(end + 1, &end, 10)) : 5;
-    require(*end == '\0', "--fold {}: wanted k or k/K", a.fold);
-  }
+  if (!a.fold.empty()) read_fold(a.fold, split);
   if (a.phantom) {
     PhantomDatasetOptions o;
     o.training = a.phantoms, o.validation = std::max(1, a.phantoms / 6);
-    require(a.grid.size() == 2 || a.grid.size() == 3, "--grid: wanted two or three extents");
     o.grid = a.grid.size() == 2 ? Shape{1, a.grid[0], a.grid[1]} : Shape{a.grid[0], a.grid[1], a.grid[2]};
     o.spacing = a.spacing;
     o.seed = static_cast<std::uint64_t>(std::max<std::int64_t>(0, a.seed));
     return make_phantom_dataset(o);
   }
-  require(!a.data.empty(), "nothing to train on: name a folder, or use --phantom");
   if (CLI::ExistingFile(a.data + "/dataset.json").empty()) return load_folder(a.data, {.split = split});
   return load_slices(a.data, {.view = a.view, .lut = a.lut, .split = split});
 }
@@ -53,16 +55,19 @@ TrainConfig configure(const Arguments& a) {
 }
 
 // A list of batches: JSON [[sample names of the first step], ...].
-std::vector<std::int32_t> read_order(const std::string& path, const Dataset& data) {
+std::vector<std::int32_t> read_order(const std::string& path, const Dataset& data, int batch) {
   std::map<std::string, std::int32_t> index;
   for (std::size_t i = 0; i < data.training.size(); ++i) index[data.training[i].name] = static_cast<std::int32_t>(i);
   std::vector<std::int32_t> order;
-  for (const Json& batch : parse_json(os::read_text(path), path))
-    for (const Json& name : batch) {
-      const auto found = index.find(name.get<std::string>());
+  const Json steps = parse_json(os::read_text(path), path);
+  for (const Json& step : steps) {
+    if (!step.is_array() || step.size() != static_cast<std::size_t>(batch)) fail(ErrorCode::bad_file, "{}: {}: wanted {} names", path, step.dump(), batch);
+    for (const Json& name : step) {
+      const auto found = name.is_string() ? index.find(name.get<std::string>()) : index.end();
       if (found == index.end()) fail(ErrorCode::bad_file, "{}: no training sample is called {}", path, name.dump());
       order.push_back(found->second);
     }
+  }
   return order;
 }
 
@@ -70,8 +75,8 @@ int segtrain(const Arguments& a) {
   if (a.threads > 0) set_threads(a.threads);
   const bool json = a.progress == "json", quiet = a.quiet || json;
   const Device device = choose_device(a.device, quiet);
+  const TrainConfig config = configure(a);  // before the data, which can take minutes
   const Dataset data = load(a);
-  TrainConfig config = configure(a);
   if (!quiet) {
     std::fprintf(stderr, "data: %zu for training, %zu for validation, %zu classes, %zu skipped\n", data.training.size(), data.validation.size(), data.classes.size(),
                  data.skipped.size());
@@ -91,7 +96,7 @@ int segtrain(const Arguments& a) {
   ProgressBar bar(quiet);
   TrainOptions o;
   o.folder = a.run, o.resume = a.resume, o.initial_weights = a.init, o.time_limit = a.time_limit;
-  if (!a.order.empty()) o.order = read_order(a.order, data);
+  if (!a.order.empty()) o.order = read_order(a.order, data, config.batch);
   o.stop = [] { return os::interrupt_signal() != 0; };
   o.on_step = [&](const StepInfo& s) {
     if (json)
@@ -113,8 +118,9 @@ int segtrain(const Arguments& a) {
   const TrainResult r = train(ctx, data, config, o);
   bar.clear();
   if (!quiet) {
-    std::fprintf(stderr, "%s at step %ld of %ld; best validation Dice %.4f; %ld parameters; %s/last.safetensors, %s/best.safetensors\n", r.finished ? "finished" : "stopped and saved",
-                 static_cast<long>(r.step), static_cast<long>(r.total), r.best_dice, static_cast<long>(r.parameters), a.run.c_str(), a.run.c_str());
+    const std::string best = r.best_dice < 0 ? "" : fmt::format("best validation Dice {:.4f}; ", r.best_dice);
+    std::fprintf(stderr, "%s at step %ld of %ld; %s%ld parameters; %s/last.safetensors, %s/best.safetensors\n", r.finished ? "finished" : "stopped and saved",
+                 static_cast<long>(r.step), static_cast<long>(r.total), best.c_str(), static_cast<long>(r.parameters), a.run.c_str(), a.run.c_str());
     std::fprintf(stderr, "research use, not a medical device\n");
   }
   return os::interrupt_signal() && !r.finished ? 128 + os::interrupt_signal() : 0;
@@ -137,12 +143,12 @@ int main(int argc, char** argv) {
   app.add_option("--grid", a.grid, "size of the synthetic heads: D H W, or H W for slices")->expected(2, 3);
   app.add_option("--spacing", a.spacing, "voxel size of the synthetic heads in mm; 0: the whole head in view")->capture_default_str();
   app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
-  app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)");
-  app.add_option("--epochs", a.epochs, "passes over the data");
-  app.add_option("--steps", a.steps, "optimizer steps (instead of epochs)");
-  app.add_option("--batch", a.batch, "images per step");
-  app.add_option("--rate", a.rate, "peak learning rate");
-  app.add_option("--seed", a.seed, "of weights, order and augmentation");
+  app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)")->check(CLI::NonNegativeNumber);
+  app.add_option("--epochs", a.epochs, "passes over the data")->check(CLI::NonNegativeNumber);
+  app.add_option("--steps", a.steps, "optimizer steps (instead of epochs)")->check(CLI::NonNegativeNumber);
+  app.add_option("--batch", a.batch, "images per step")->check(CLI::PositiveNumber);
+  app.add_option("--rate", a.rate, "peak learning rate")->check(CLI::PositiveNumber);
+  app.add_option("--seed", a.seed, "of weights, order and augmentation")->check(CLI::NonNegativeNumber);
   app.add_option("--time-limit", a.time_limit, "seconds, after which the run is saved and stopped");
   app.add_option("--init", a.init, "weights to start from (model or safetensors file)");
   app.add_option("--order", a.order, "JSON list of batches, each a list of sample names");
@@ -150,5 +156,10 @@ int main(int argc, char** argv) {
   app.add_flag("--plan", a.plan, "print the network with shapes and costs, and stop");
   app.add_option("--progress", a.progress, "json: one line a step on stdout")->check(CLI::IsMember({"json", "bar"}));
   app.add_flag("-q,--quiet", a.quiet, "print nothing but errors");
-  return vg::run_program(app, argc, argv, [&] { return segtrain(a); });
+  app.callback([&] {
+    usage(a.phantom || !a.data.empty(), "DATA", "nothing to train on: name a folder, or use --phantom");
+    SplitOptions ignored;
+    usage(a.fold.empty() || read_fold(a.fold, ignored), "--fold", "wanted k or k/K with 0 <= k < K, got " + a.fold);
+  });
+  return run_program(app, argc, argv, [&] { return segtrain(a); });
 }

@@ -23,7 +23,8 @@ class Cases : public testing::Test {
   std::vector<std::string> find(const std::string& input, const std::string& output) const {
     std::vector<std::string> lines;
     for (const Case& c : find_cases(folder_ / input, folder_ / output))
-      lines.push_back(c.name + ": " + fs::relative(c.input, folder_ / "").string() + " -> " + fs::relative(c.output, folder_ / "").string());
+      lines.push_back(c.name + ": " + fs::relative(c.input, folder_ / "").string() + " -> " +
+                      fs::relative(c.output, folder_ / "").string());
     return lines;
   }
   using Lines = std::vector<std::string>;
@@ -41,7 +42,8 @@ TEST_F(Cases, AFileGoesToAFileOrAFolder) {
 
 TEST_F(Cases, AFolderMeansItsScans) {
   file("in/b.nii.gz"), file("in/a.nii"), file("in/c.png"), file("in/notes.md"), file("in/.hidden.nii"), file("in/sub/d.nii");
-  EXPECT_EQ(find("in", "out"), (Lines{"a: in/a.nii -> out/a_seg.nii.gz", "b: in/b.nii.gz -> out/b_seg.nii.gz", "c: in/c.png -> out/c_seg.png"}));
+  EXPECT_EQ(find("in", "out"),
+            (Lines{"a: in/a.nii -> out/a_seg.nii.gz", "b: in/b.nii.gz -> out/b_seg.nii.gz", "c: in/c.png -> out/c_seg.png"}));
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { find("in", "one.nii.gz"); }).find("3 scans"), std::string::npos);
   file("in/a.nii.gz");
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { find("in", "out"); }).find("a_seg.nii.gz"), std::string::npos);
@@ -57,7 +59,8 @@ TEST_F(Cases, AFolderOfOneScanMayGoToAFile) {
 TEST_F(Cases, AListNamesPathsRelativeToItself) {
   file("lists/a.nii"), file("data/b.nii.gz");
   test::put_bytes(folder_ / "lists/l.txt", "# scans\n\na.nii\r\n  ../data/b.nii.gz  \n   # another remark\n" + file("abs/c.nii") + "\n");
-  EXPECT_EQ(find("lists/l.txt", "out"), (Lines{"a: lists/a.nii -> out/a_seg.nii.gz", "b: data/b.nii.gz -> out/b_seg.nii.gz", "c: abs/c.nii -> out/c_seg.nii.gz"}));
+  EXPECT_EQ(find("lists/l.txt", "out"),
+            (Lines{"a: lists/a.nii -> out/a_seg.nii.gz", "b: data/b.nii.gz -> out/b_seg.nii.gz", "c: abs/c.nii -> out/c_seg.nii.gz"}));
   test::put_bytes(folder_ / "empty.txt", "# nothing\n");
   EXPECT_EQ(message_of(ErrorCode::io, [&] { find("empty.txt", "out"); }).find(folder_ / "empty.txt"), 0u);
   test::put_bytes(folder_ / "twice.txt", "data/b.nii.gz\nlists/b.nii\n");

@@ -14,7 +14,8 @@ inline Graph one_conv(int spatial_dims, int in_channels, int classes, std::vecto
   Graph g;
   g.spatial_dims = spatial_dims, g.in_channels = in_channels;
   const Json pad = {kernel[0] / 2, kernel[1] / 2, kernel[2] / 2};
-  g.nodes.push_back({"head", "conv", {"input"}, {{"weight", "w"}, {"bias", "b"}}, {{"channels", classes}, {"kernel", kernel}, {"pad", pad}}});
+  g.nodes.push_back(
+      {"head", "conv", {"input"}, {{"weight", "w"}, {"bias", "b"}}, {{"channels", classes}, {"kernel", kernel}, {"pad", pad}}});
   g.outputs = {"head"};
   return g;
 }
@@ -37,14 +38,16 @@ inline int above(double x, const std::vector<double>& thresholds) {
 }
 
 // A model that classifies each voxel by its intensity, or (tap >= 0) by the intensity that the 3 x 3 (x 3) kernel's tap sees: a neighbour's.
-inline Model threshold_model(int spatial_dims, const std::vector<double>& thresholds, const Recipe& recipe, std::vector<int> kernel = {1, 1, 1}, int tap = 0) {
+inline Model threshold_model(int spatial_dims, const std::vector<double>& thresholds, const Recipe& recipe,
+                             std::vector<int> kernel = {1, 1, 1}, int tap = 0) {
   const auto classes = static_cast<int>(thresholds.size()) + 1, taps = kernel[0] * kernel[1] * kernel[2];
   Model m;
   m.graph = one_conv(spatial_dims, 1, classes, kernel);
   const auto [slopes, offsets] = threshold_lines(thresholds);
   std::vector<float> w(static_cast<std::size_t>(classes * taps), 0.0f);
   for (int k = 0; k < classes; ++k) w[static_cast<std::size_t>(k * taps + tap)] = slopes[static_cast<std::size_t>(k)];
-  const Shape shape = spatial_dims == 2 ? Shape{classes, 1, kernel[1], kernel[2]} : Shape{classes, 1, kernel[0], kernel[1], kernel[2]};  // PyTorch's
+  const Shape shape =
+      spatial_dims == 2 ? Shape{classes, 1, kernel[1], kernel[2]} : Shape{classes, 1, kernel[0], kernel[1], kernel[2]};  // PyTorch's
   m.weights = {{"w", from_host(w, shape)}, {"b", from_host(offsets, {classes})}};
   m.recipe = to_json(recipe);
   return m;

@@ -162,7 +162,8 @@ TEST(Predict, APointwiseNetworkDoesNotSeeWindows) {
   const Prediction whole = predict(ctx, net, image);
   EXPECT_FALSE(whole.confidence.defined());
   EXPECT_EQ(labels_of(whole), want.labels);
-  for (const Extents& window : {Extents{7, 9, 11}, Extents{3, 4, 5}, Extents{1, 1, 1}, Extents{7, 2, 11}, Extents{5, 9, 4}, Extents{99, 5, 99}})
+  for (const Extents& window :
+       {Extents{7, 9, 11}, Extents{3, 4, 5}, Extents{1, 1, 1}, Extents{7, 2, 11}, Extents{5, 9, 4}, Extents{99, 5, 99}})
     for (const double overlap : {0.0, 0.5, 0.75})
       for (const bool gaussian : {false, true}) {
         PredictOptions o = windows(window, overlap, gaussian);
@@ -241,7 +242,8 @@ TEST(Predict, EachSampleOfABatchIsAsIfAlone) {
     Extents window;
     std::int64_t divisor;
   };
-  for (const Batch& b : {Batch{{3, 4, 5, 6, 1}, {0, 0, 0}, 1}, Batch{{3, 4, 5, 6, 1}, {3, 3, 3}, 1}, Batch{{3, 4, 5, 6, 1}, {0, 0, 0}, 4}, Batch{{5, 1, 640, 700, 1}, {0, 0, 0}, 1}}) {
+  for (const Batch& b : {Batch{{3, 4, 5, 6, 1}, {0, 0, 0}, 1}, Batch{{3, 4, 5, 6, 1}, {3, 3, 3}, 1}, Batch{{3, 4, 5, 6, 1}, {0, 0, 0}, 4},
+                         Batch{{5, 1, 640, 700, 1}, {0, 0, 0}, 1}}) {
     const Tensor images = noise(b.shape, 9);
     PredictOptions o = windows(b.window, 0.5, true);
     std::fill_n(o.divisor, 3, b.divisor);
@@ -322,7 +324,8 @@ TEST(Predict, MemoryIsAsForetold) {
     Shape image;
     Extents window;
   };
-  for (const Run& r : {Run{unet(c), {1, 44, 50, 46, 1}, {0, 0, 0}}, Run{unet(c), {1, 44, 50, 46, 1}, {16, 32, 32}}, Run{unet(flat), {7, 1, 500, 430, 1}, {0, 0, 0}}})
+  for (const Run& r : {Run{unet(c), {1, 44, 50, 46, 1}, {0, 0, 0}}, Run{unet(c), {1, 44, 50, 46, 1}, {16, 32, 32}},
+                       Run{unet(flat), {7, 1, 500, 430, 1}, {0, 0, 0}}})
     for (const bool confidence : {false, true}) {
       PredictOptions o = windows(r.window, 0.5, true);
       o.confidence = confidence;
@@ -338,7 +341,8 @@ TEST(Predict, MemoryIsAsForetold) {
         predict(ctx, net, image, o);
         peak = memory_stats(kCpu).peak - base;
       }
-      EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(foretold), 1.0, 0.1) << to_string(r.image) << " " << r.window[0] << ": " << peak << ", foretold " << foretold;
+      EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(foretold), 1.0, 0.1)
+          << to_string(r.image) << " " << r.window[0] << ": " << peak << ", foretold " << foretold;
     }
 }
 

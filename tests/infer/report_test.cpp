@@ -13,7 +13,8 @@ namespace {
 TEST(Report, VolumesAreVoxelsTimesTheDeterminant) {
   Volume v;
   v.voxels = from_host(std::vector<std::int32_t>{0, 0, 17, 17, 53, 17, 0, 0}, {1, 2, 2, 2, 1});
-  v.place.affine.m[0][0] = 0, v.place.affine.m[0][1] = -2, v.place.affine.m[1][0] = 1.5, v.place.affine.m[1][1] = 0.5, v.place.affine.m[2][2] = -3;
+  v.place.affine.m[0][0] = 0, v.place.affine.m[0][1] = -2, v.place.affine.m[1][0] = 1.5, v.place.affine.m[1][1] = 0.5,
+  v.place.affine.m[2][2] = -3;
   EXPECT_EQ(label_volumes(v), (std::map<std::int32_t, double>{{17, 27.0}, {53, 9.0}}));  // |det| = 9
   v.place.affine.m[1][1] = 0;
   EXPECT_EQ(v.place.affine.m[1][0], 1.5);
@@ -28,7 +29,12 @@ Lut table() {
 }
 
 std::vector<CaseReport> cases() {
-  CaseReport good{.name = "sub-01", .input = "in/sub-01.nii.gz", .output = "out/a.nii.gz", .error = {}, .volumes = {{17, 12.345}, {99, 1.0}}, .warnings = {"w"}};
+  CaseReport good{.name = "sub-01",
+                  .input = "in/sub-01.nii.gz",
+                  .output = "out/a.nii.gz",
+                  .error = {},
+                  .volumes = {{17, 12.345}, {99, 1.0}},
+                  .warnings = {"w"}};
   good.network_seconds = 1.5, good.total_seconds = 2.5;
   CaseReport bad{.name = "sub-02", .input = "in/sub-02.nii.gz", .output = "", .error = "broken", .volumes = {}, .warnings = {}};
   CaseReport odd{.name = "odd, \"name\"\n\xff", .input = "x", .output = "y", .error = {}, .volumes = {{53, 1e6}}, .warnings = {}};

@@ -108,10 +108,11 @@ TEST_F(Segment, TheNetworkSeesTheOrientationThatTheRecipeAsksFor) {
     int tap, axis;  // the tap just after the centre along this axis (0, 1, 2 = D, H, W)
   };
   const Look looks[] = {
-      {"", "RAS", "RAS", {3, 3, 3}, 13 + 9, 0}, {"", "RAS", "RAS", {3, 3, 3}, 13 + 3, 1},      {"", "LIA", "LIA", {3, 3, 3}, 13 + 1, 2},
-      {"axial", "", "RAS", {1, 3, 3}, 4 + 3, 1}, {"axial", "", "RAS", {1, 3, 3}, 4 + 1, 2},    {"coronal", "", "RSA", {1, 3, 3}, 4 + 3, 1},
-      {"coronal", "", "RSA", {1, 3, 3}, 4 + 1, 2}, {"sagittal", "", "ASR", {1, 3, 3}, 4 + 3, 1}, {"sagittal", "", "ASR", {1, 3, 3}, 4 + 1, 2},
-      {"axial", "LPS", "LPS", {1, 3, 3}, 4 + 1, 2},
+      {"", "RAS", "RAS", {3, 3, 3}, 13 + 9, 0},     {"", "RAS", "RAS", {3, 3, 3}, 13 + 3, 1},
+      {"", "LIA", "LIA", {3, 3, 3}, 13 + 1, 2},     {"axial", "", "RAS", {1, 3, 3}, 4 + 3, 1},
+      {"axial", "", "RAS", {1, 3, 3}, 4 + 1, 2},    {"coronal", "", "RSA", {1, 3, 3}, 4 + 3, 1},
+      {"coronal", "", "RSA", {1, 3, 3}, 4 + 1, 2},  {"sagittal", "", "ASR", {1, 3, 3}, 4 + 3, 1},
+      {"sagittal", "", "ASR", {1, 3, 3}, 4 + 1, 2}, {"axial", "LPS", "LPS", {1, 3, 3}, 4 + 1, 2},
   };
   for (const Look& look : looks)
     for (const char* code : {"LIA", "RAS", "PIR"}) {
@@ -185,7 +186,8 @@ TEST_F(Segment, OtherVoxelSizesCoverTheSameFieldOfView) {
       const Volume ras = reorient(v, "RAS");
       for (const double side : {0.0, 1.0}) {
         const Vec3 a = ras.place.affine({side * 17 - 0.5, side * 8 - 0.5, side * 7 - 0.5});
-        const Vec3 b = own.labels.place.affine({side * static_cast<double>(size[0]) - 0.5, side * static_cast<double>(size[1]) - 0.5, side * static_cast<double>(size[2]) - 0.5});
+        const Vec3 b = own.labels.place.affine({side * static_cast<double>(size[0]) - 0.5, side * static_cast<double>(size[1]) - 0.5,
+                                                side * static_cast<double>(size[2]) - 0.5});
         for (std::size_t c = 0; c < 3; ++c) EXPECT_NEAR(a[c], b[c], 1e-9);
       }
       const Volume labels = reorient(s.labels, "RAS");
@@ -245,7 +247,12 @@ TEST_F(Segment, PicturesInPicturesOut) {
   for (std::size_t i = 0; i < grey.size(); ++i) ASSERT_EQ(back[i], ids[test::above(grey[i], kThresholds)]);
   EXPECT_EQ(segmenter.lut().name(53), "b");
   // A volume is no picture.
-  EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { segment(ctx, segmenter, scan({4, 4, 3}, "RAS")); }).find("3 slices"), std::string::npos);
+  EXPECT_NE(message_of(ErrorCode::invalid_argument,
+                       [&] {
+                         segment(ctx, segmenter, scan({4, 4, 3}, "RAS"));
+                       })
+                .find("3 slices"),
+            std::string::npos);
 }
 
 TEST_F(Segment, VoxelsThatAreNoNumbersBecomeZeroForTheNetwork) {
@@ -265,7 +272,8 @@ TEST_F(Segment, AConstantVolumeIsRefused) {
     for (const char* kind : {"none", "zscore", "quantile", "minmax"}) {
       Recipe r;
       r.intensity.kind = kind;
-      EXPECT_NE(message_of(ErrorCode::numeric, [&] { run(test::threshold_model(3, kThresholds, r), v); }).find("scan.nii.gz"), std::string::npos);
+      EXPECT_NE(message_of(ErrorCode::numeric, [&] { run(test::threshold_model(3, kThresholds, r), v); }).find("scan.nii.gz"),
+                std::string::npos);
     }
   }
   v.voxels.data<float>()[3] = 1.0f, v.voxels.data<float>()[4] = 2.0f;

@@ -46,16 +46,31 @@ TEST(Network, ErrorsNameTheNode) {
   const std::pair<std::string, std::string> cases[] = {
       {refusal([](Nodes n) { n[0]["op"] = "warp"; }), "warp"},
       {refusal([](Nodes n) { n[0]["attributes"]["chanels"] = 3; }), "chanels"},
-      {refusal([](Nodes n) { n[0]["attributes"]["kernel"] = {3, 3}; }), "kernel"},
-      {refusal([](Nodes n) { n[0]["attributes"]["stride"] = {0, 1, 1}; }), "stride"},
-      {refusal([](Nodes n) { n[0]["attributes"]["stride"] = {1.5, 1, 1}; }), "stride"},
+      {refusal([](Nodes n) {
+         n[0]["attributes"]["kernel"] = {3, 3};
+       }),
+       "kernel"},
+      {refusal([](Nodes n) {
+         n[0]["attributes"]["stride"] = {0, 1, 1};
+       }),
+       "stride"},
+      {refusal([](Nodes n) {
+         n[0]["attributes"]["stride"] = {1.5, 1, 1};
+       }),
+       "stride"},
       {refusal([](Nodes n) { n[0]["attributes"]["channels"] = 0; }), "channels"},
       {refusal([](Nodes n) { n[0]["attributes"]["channels"] = "many"; }), "channels"},
       {refusal([](Nodes n) { n[0]["attributes"]["activation"] = "prelu"; }), "prelu"},
-      {refusal([](Nodes n) { n[0]["attributes"]["pad"] = {-1, 0, 0}; }), "pad"},
+      {refusal([](Nodes n) {
+         n[0]["attributes"]["pad"] = {-1, 0, 0};
+       }),
+       "pad"},
       {refusal([](Nodes n) { n[0]["params"] = Json::object(); }), "weight"},
       {refusal([](Nodes n) { n[0]["params"]["scale"] = "s"; }), "scale"},
-      {refusal([](Nodes n) { n[0]["inputs"] = {"input", "input", "input"}; }), "inputs"},
+      {refusal([](Nodes n) {
+         n[0]["inputs"] = {"input", "input", "input"};
+       }),
+       "inputs"},
   };
   for (const auto& [message, word] : cases) {
     EXPECT_NE(message.find("first"), std::string::npos) << message;
@@ -66,12 +81,30 @@ TEST(Network, ErrorsNameTheNode) {
       {refusal([](Nodes n) { n[1]["attributes"]["kind"] = "batch"; }), "running_mean"},
       {refusal([](Nodes n) { n[1]["inputs"] = {"third"}; }), "third"},
       {refusal([](Nodes n) { n[1]["inputs"] = Json::array(); }), "inputs"},
-      {refusal([](Nodes n) { n[1] = {{"name", "second"}, {"op", "add"}, {"inputs", {"first", "input"}}}; }), "differ"},
-      {refusal([](Nodes n) { n[1] = {{"name", "second"}, {"op", "add"}, {"inputs", {"first"}}}; }), "inputs"},
-      {refusal([](Nodes n) { n[1] = {{"name", "second"}, {"op", "upsample"}, {"inputs", {"first"}}, {"attributes", {{"mode", "cubic"}}}}; }), "cubic"},
-      {refusal([](Nodes n) { n[1] = {{"name", "second"}, {"op", "activation"}, {"inputs", {"first"}}, {"attributes", {{"kind", "swish"}}}}; }), "swish"},
-      {refusal([](Nodes n) { n[1] = {{"name", "second"}, {"op", "activation"}, {"inputs", {"first"}}}; }), "activation"},
-      {refusal([](Nodes n) { n[1]["name"] = "second", n[1]["params"] = {{"weight", "g"}}; }), "bias"},
+      {refusal([](Nodes n) {
+         n[1] = {{"name", "second"}, {"op", "add"}, {"inputs", {"first", "input"}}};
+       }),
+       "differ"},
+      {refusal([](Nodes n) {
+         n[1] = {{"name", "second"}, {"op", "add"}, {"inputs", {"first"}}};
+       }),
+       "inputs"},
+      {refusal([](Nodes n) {
+         n[1] = {{"name", "second"}, {"op", "upsample"}, {"inputs", {"first"}}, {"attributes", {{"mode", "cubic"}}}};
+       }),
+       "cubic"},
+      {refusal([](Nodes n) {
+         n[1] = {{"name", "second"}, {"op", "activation"}, {"inputs", {"first"}}, {"attributes", {{"kind", "swish"}}}};
+       }),
+       "swish"},
+      {refusal([](Nodes n) {
+         n[1] = {{"name", "second"}, {"op", "activation"}, {"inputs", {"first"}}};
+       }),
+       "activation"},
+      {refusal([](Nodes n) {
+         n[1]["name"] = "second", n[1]["params"] = {{"weight", "g"}};
+       }),
+       "bias"},
   };
   for (const auto& [message, word] : second) {
     EXPECT_NE(message.find("second"), std::string::npos) << message;
@@ -89,7 +122,12 @@ TEST(Network, RunningNamesTheNodeToo) {
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { Network net(g, kCpu, false); }).find("node joined"), std::string::npos);
   g.nodes.pop_back();
   Network net(g, kCpu, false);
-  EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { run(ctx, net, Value{noise({1, 4, 4, 4, 3})}); }).find("wanted (N, D, H, W, 2)"), std::string::npos);
+  EXPECT_NE(message_of(ErrorCode::invalid_argument,
+                       [&] {
+                         run(ctx, net, Value{noise({1, 4, 4, 4, 3})});
+                       })
+                .find("wanted (N, D, H, W, 2)"),
+            std::string::npos);
   EXPECT_THROW(run(ctx, net, Value{noise({4, 4, 2})}), Error);
 }
 
@@ -100,9 +138,10 @@ TEST(Network, InPlaceOperationsLeaveWhatOthersRead) {
   Graph g;
   g.in_channels = 2;
   const Json relu = {{"kind", "relu"}}, none = Json::object();
-  g.nodes = {{"a", "activation", {"input"}, {}, relu},  {"b", "norm", {"a"}, {}, none},        {"c", "activation", {"b"}, {}, {{"kind", "sigmoid"}}},
-             {"d", "add", {"a", "c"}, {}, none},        {"e", "add", {"d", "d"}, {}, none},    {"f", "activation", {"e"}, {}, {{"kind", "silu"}}},
-             {"g", "add", {"f", "b"}, {}, none},        {"h", "norm", {"g"}, {}, none}};
+  g.nodes = {
+      {"a", "activation", {"input"}, {}, relu}, {"b", "norm", {"a"}, {}, none},     {"c", "activation", {"b"}, {}, {{"kind", "sigmoid"}}},
+      {"d", "add", {"a", "c"}, {}, none},       {"e", "add", {"d", "d"}, {}, none}, {"f", "activation", {"e"}, {}, {{"kind", "silu"}}},
+      {"g", "add", {"f", "b"}, {}, none},       {"h", "norm", {"g"}, {}, none}};
   g.outputs = {"h", "b", "d", "a"};
   const Tensor x = noise({2, 3, 4, 5, 2});
   const std::vector<float> before = to_host<float>(x);
@@ -148,8 +187,12 @@ std::vector<Planned> networks() {
   monai = three, monai.style = "unet", monai.activation = "prelu", monai.residual_units = 2, monai.norm_affine = false;
   batch = two, batch.norm = "batch", batch.upsampling = "linear";
   heads = three, heads.deep_supervision = 1, heads.norm = "none";
-  return {{"dynunet 2-D", unet(two), {4, 1, 96, 80, 1}},     {"dynunet 3-D", unet(three), {2, 24, 32, 28, 2}},  {"residual", unet(residual), {1, 32, 40, 36, 2}},
-          {"MONAI's unet", unet(monai), {1, 32, 40, 36, 2}}, {"batch, linear", unet(batch), {4, 1, 96, 80, 1}}, {"heads", unet(heads), {1, 32, 40, 36, 2}},
+  return {{"dynunet 2-D", unet(two), {4, 1, 96, 80, 1}},
+          {"dynunet 3-D", unet(three), {2, 24, 32, 28, 2}},
+          {"residual", unet(residual), {1, 32, 40, 36, 2}},
+          {"MONAI's unet", unet(monai), {1, 32, 40, 36, 2}},
+          {"batch, linear", unet(batch), {4, 1, 96, 80, 1}},
+          {"heads", unet(heads), {1, 32, 40, 36, 2}},
           {"meshnet", meshnet({.classes = 4, .channels = 10}), {1, 40, 40, 40, 1}},
           {"meshnet, instance norm", meshnet({.classes = 4, .channels = 10, .norm = "instance"}), {1, 40, 40, 40, 1}}};
 }
@@ -170,7 +213,8 @@ TEST(Plan, InferenceHoldsWhatWasForetold) {
       run(ctx, net, std::move(x));
       peak = memory_stats(kCpu).peak - base;
     }
-    EXPECT_NEAR(ratio(peak, foretold.inference_bytes), 1.0, 0.1) << p.name << ": " << peak << " bytes, foretold " << foretold.inference_bytes;
+    EXPECT_NEAR(ratio(peak, foretold.inference_bytes), 1.0, 0.1)
+        << p.name << ": " << peak << " bytes, foretold " << foretold.inference_bytes;
   }
 }
 
@@ -192,13 +236,15 @@ TEST(Plan, ATrainingStepHoldsWhatWasForetold) {
       tape.backward(loss.loss, from_host(std::vector<float>{1.0f}, {1}));
       peak = memory_stats(kCpu).peak - base;
     }
-    EXPECT_NEAR(ratio(peak, foretold.training_bytes), 1.0, 0.25) << p.name << ": " << peak << " bytes, foretold " << foretold.training_bytes;
+    EXPECT_NEAR(ratio(peak, foretold.training_bytes), 1.0, 0.25)
+        << p.name << ": " << peak << " bytes, foretold " << foretold.training_bytes;
   }
 }
 
 TEST(Plan, CountsMultiplyAddsOfTheDefinition) {
   Graph g;
-  g.nodes = {conv_node("a", "input", 4), {"up", "conv_transpose", {"a"}, {{"weight", "u"}}, {{"channels", 3}, {"kernel", {2, 2, 2}}, {"stride", {2, 2, 2}}}}};
+  g.nodes = {conv_node("a", "input", 4),
+             {"up", "conv_transpose", {"a"}, {{"weight", "u"}}, {{"channels", 3}, {"kernel", {2, 2, 2}}, {"stride", {2, 2, 2}}}}};
   g.outputs = {"up"};
   const Plan p = plan(g, {2, 3, 5, 7, 1});
   EXPECT_EQ(p.nodes[0].multiply_adds, 2.0 * 105 * 27 * 1 * 4);

@@ -18,7 +18,9 @@ using Axes = std::array<std::int64_t, 3>;
 inline std::size_t at(const Shape& s, std::int64_t n, const Axes& v, std::int64_t c) {
   return static_cast<std::size_t>((((n * s.d() + v[0]) * s.h() + v[1]) * s.w() + v[2]) * s.c() + c);
 }
-inline bool inside(const Shape& s, const Axes& v) { return v[0] >= 0 && v[0] < s.d() && v[1] >= 0 && v[1] < s.h() && v[2] >= 0 && v[2] < s.w(); }
+inline bool inside(const Shape& s, const Axes& v) {
+  return v[0] >= 0 && v[0] < s.d() && v[1] >= 0 && v[1] < s.h() && v[2] >= 0 && v[2] < s.w();
+}
 
 // Calls f(n, voxel) for each voxel.
 template <class F>
@@ -69,7 +71,8 @@ inline Doubles convolve(const Doubles& x, const Shape& xs, const Doubles& w, con
 }
 
 // weight: (I, O, kD, kH, kW): every input voxel paints its kernel
-inline Doubles convolve_transposed(const Doubles& x, const Shape& xs, const Doubles& w, const Doubles& bias, const Window& k, const Shape& ys) {
+inline Doubles convolve_transposed(const Doubles& x, const Shape& xs, const Doubles& w, const Doubles& bias, const Window& k,
+                                   const Shape& ys) {
   Doubles y(static_cast<std::size_t>(ys.elements()));
   each_voxel(ys, [&](std::int64_t n, const Axes& v) {
     for (std::int64_t o = 0; o < ys.c(); ++o) y[at(ys, n, v, o)] = bias.empty() ? 0.0 : bias[static_cast<std::size_t>(o)];
@@ -82,7 +85,8 @@ inline Doubles convolve_transposed(const Doubles& x, const Shape& xs, const Doub
       for (std::int64_t i = 0; i < xs.c(); ++i)
         for (std::int64_t o = 0; o < ys.c(); ++o)
           y[at(ys, n, u, o)] +=
-              x[at(xs, n, v, i)] * w[static_cast<std::size_t>((((i * ys.c() + o) * k.kernel[0] + t[0]) * k.kernel[1] + t[1]) * k.kernel[2] + t[2])];
+              x[at(xs, n, v, i)] *
+              w[static_cast<std::size_t>((((i * ys.c() + o) * k.kernel[0] + t[0]) * k.kernel[1] + t[1]) * k.kernel[2] + t[2])];
     });
   });
   return y;
@@ -108,7 +112,8 @@ inline Doubles enlarge(const Doubles& x, const Shape& xs, const Axes& factor, bo
     double part[3];
     for (std::size_t a = 0; a < 3; ++a) {
       const auto f = static_cast<double>(factor[a]), last = static_cast<double>(xs[static_cast<int>(a) + 1] - 1);
-      const double source = linear ? std::min(std::max((static_cast<double>(v[a]) + 0.5) / f - 0.5, 0.0), last) : static_cast<double>(v[a] / factor[a]);
+      const double source =
+          linear ? std::min(std::max((static_cast<double>(v[a]) + 0.5) / f - 0.5, 0.0), last) : static_cast<double>(v[a] / factor[a]);
       low[a] = static_cast<std::int64_t>(source), part[a] = source - static_cast<double>(low[a]);
       high[a] = std::min(low[a] + 1, static_cast<std::int64_t>(last));
     }
@@ -126,8 +131,8 @@ inline Doubles enlarge(const Doubles& x, const Shape& xs, const Axes& factor, bo
 }
 
 // Statistics over each sample (instance), over the batch, or given ones.
-inline Doubles normalise(const Doubles& x, const Shape& s, bool batch, const Doubles& gamma, const Doubles& beta, double eps, const Activation& f,
-                         const Doubles* given_mean = nullptr, const Doubles* given_var = nullptr) {
+inline Doubles normalise(const Doubles& x, const Shape& s, bool batch, const Doubles& gamma, const Doubles& beta, double eps,
+                         const Activation& f, const Doubles* given_mean = nullptr, const Doubles* given_var = nullptr) {
   Doubles y(x.size());
   for (std::int64_t n0 = 0; n0 < (batch ? 1 : s.n()); ++n0)
     for (std::int64_t c = 0; c < s.c(); ++c) {
@@ -139,7 +144,9 @@ inline Doubles normalise(const Doubles& x, const Shape& s, bool batch, const Dou
       const auto i = static_cast<std::size_t>(c);
       if (given_mean) mean = (*given_mean)[i], var = (*given_var)[i];
       each_voxel(s, [&](std::int64_t n, const Axes& v) {
-        if (mine(n)) y[at(s, n, v, c)] = activate(f, (x[at(s, n, v, c)] - mean) / std::sqrt(var + eps) * (gamma.empty() ? 1 : gamma[i]) + (beta.empty() ? 0 : beta[i]));
+        if (mine(n))
+          y[at(s, n, v, c)] = activate(
+              f, (x[at(s, n, v, c)] - mean) / std::sqrt(var + eps) * (gamma.empty() ? 1 : gamma[i]) + (beta.empty() ? 0 : beta[i]));
       });
     }
   return y;

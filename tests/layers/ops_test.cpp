@@ -44,7 +44,8 @@ Doubles joined(const Doubles& a, const Shape& as, const Doubles& b, const Shape&
   s[4] += bs.c();
   Doubles y(static_cast<std::size_t>(s.elements()));
   test::each_voxel(s, [&](std::int64_t n, const Axes& v) {
-    for (std::int64_t c = 0; c < s.c(); ++c) y[test::at(s, n, v, c)] = c < as.c() ? a[test::at(as, n, v, c)] : b[test::at(bs, n, v, c - as.c())];
+    for (std::int64_t c = 0; c < s.c(); ++c)
+      y[test::at(s, n, v, c)] = c < as.c() ? a[test::at(as, n, v, c)] : b[test::at(bs, n, v, c - as.c())];
   });
   return y;
 }
@@ -58,29 +59,48 @@ void add_convolutions(std::vector<Case>& cases) {
       return y;
     };
   };
-  cases.push_back({"conv 3x3x3", make("conv", {"a"}, {"weight", "bias"}, {{"channels", 4}, {"kernel", {3, 3, 3}}, {"pad", {1, 1, 1}}}), {x}, {2, 3, 5, 4, 4},
+  cases.push_back({"conv 3x3x3",
+                   make("conv", {"a"}, {"weight", "bias"}, {{"channels", 4}, {"kernel", {3, 3, 3}}, {"pad", {1, 1, 1}}}),
+                   {x},
+                   {2, 3, 5, 4, 4},
                    conv({.kernel = {3, 3, 3}, .pad = {1, 1, 1}}, x, {2, 3, 5, 4, 4})});
   cases.push_back({"conv strided, dilated, uneven padding, activation",
                    make("conv", {"a"}, {"weight"},
-                        {{"channels", 3}, {"kernel", {2, 3, 1}}, {"stride", {1, 2, 3}}, {"dilation", {2, 1, 1}}, {"pad", {1, 0, 1}}, {"pad_high", {0, 2, 1}},
+                        {{"channels", 3},
+                         {"kernel", {2, 3, 1}},
+                         {"stride", {1, 2, 3}},
+                         {"dilation", {2, 1, 1}},
+                         {"pad", {1, 0, 1}},
+                         {"pad_high", {0, 2, 1}},
                          {"activation", {{"kind", "leaky_relu"}, {"alpha", 0.2}}}}),
-                   {x}, {2, 2, 3, 2, 3},
+                   {x},
+                   {2, 2, 3, 2, 3},
                    conv({.kernel = {2, 3, 1}, .stride = {1, 2, 3}, .dilation = {2, 1, 1}, .pad = {1, 0, 1}}, x, {2, 2, 3, 2, 3},
                         {ActivationKind::leaky_relu, 0.2f})});
   const auto pair = conv({.kernel = {1, 3, 3}, .pad = {0, 1, 1}}, both, {2, 3, 5, 4, 2});
-  cases.push_back({"conv of two inputs", make("conv", {"a", "b"}, {"weight", "bias"}, {{"channels", 2}, {"kernel", {1, 3, 3}}, {"pad", {0, 1, 1}}}), {x, x2},
-                   {2, 3, 5, 4, 2}, [=](const std::vector<Doubles>& in, const Params& p) { return pair({joined(in[0], x, in[1], x2)}, p); }});
+  cases.push_back({"conv of two inputs",
+                   make("conv", {"a", "b"}, {"weight", "bias"}, {{"channels", 2}, {"kernel", {1, 3, 3}}, {"pad", {0, 1, 1}}}),
+                   {x, x2},
+                   {2, 3, 5, 4, 2},
+                   [=](const std::vector<Doubles>& in, const Params& p) { return pair({joined(in[0], x, in[1], x2)}, p); }});
 
   const auto transposed = [](const Window& k, const Shape& xs, const Shape& ys) {
-    return [=](const std::vector<Doubles>& in, const Params& p) { return test::convolve_transposed(in[0], xs, p.at("weight"), find(p, "bias"), k, ys); };
+    return [=](const std::vector<Doubles>& in, const Params& p) {
+      return test::convolve_transposed(in[0], xs, p.at("weight"), find(p, "bias"), k, ys);
+    };
   };
   const Shape small = {2, 2, 3, 3, 3};
-  cases.push_back({"conv_transpose doubling", make("conv_transpose", {"a"}, {"weight"}, {{"channels", 2}, {"kernel", {2, 2, 2}}, {"stride", {2, 2, 2}}}), {small},
-                   {2, 4, 6, 6, 2}, transposed({.kernel = {2, 2, 2}, .stride = {2, 2, 2}}, small, {2, 4, 6, 6, 2})});
+  cases.push_back({"conv_transpose doubling",
+                   make("conv_transpose", {"a"}, {"weight"}, {{"channels", 2}, {"kernel", {2, 2, 2}}, {"stride", {2, 2, 2}}}),
+                   {small},
+                   {2, 4, 6, 6, 2},
+                   transposed({.kernel = {2, 2, 2}, .stride = {2, 2, 2}}, small, {2, 4, 6, 6, 2})});
   cases.push_back({"conv_transpose with output padding",
                    make("conv_transpose", {"a"}, {"weight", "bias"},
                         {{"channels", 4}, {"kernel", {3, 3, 3}}, {"stride", {1, 2, 3}}, {"pad", {1, 1, 1}}, {"pad_high", {1, 0, 0}}}),
-                   {small}, {2, 2, 6, 8, 4}, transposed({.kernel = {3, 3, 3}, .stride = {1, 2, 3}, .pad = {1, 1, 1}}, small, {2, 2, 6, 8, 4})});
+                   {small},
+                   {2, 2, 6, 8, 4},
+                   transposed({.kernel = {3, 3, 3}, .stride = {1, 2, 3}, .pad = {1, 1, 1}}, small, {2, 2, 6, 8, 4})});
 }
 
 void add_norms(std::vector<Case>& cases) {
@@ -91,15 +111,20 @@ void add_norms(std::vector<Case>& cases) {
     if (batch) roles.insert(roles.end(), {"running_mean", "running_var"});
     Json a = {{"kind", batch ? "batch" : "instance"}, {"eps", 1e-3}};
     if (!activation.is_null()) a["activation"] = activation;
-    cases.push_back({what, make("norm", {"a"}, roles, a), {x}, x,
+    cases.push_back({what,
+                     make("norm", {"a"}, roles, a),
+                     {x},
+                     x,
                      [=](const std::vector<Doubles>& in, const Params& p) {
                        const Doubles mean = find(p, "running_mean"), var = find(p, "running_var");
-                       return test::normalise(in[0], x, batch, find(p, "weight"), find(p, "bias"), 1e-3f, f, training ? nullptr : &mean, training ? nullptr : &var);
+                       return test::normalise(in[0], x, batch, find(p, "weight"), find(p, "bias"), 1e-3f, f, training ? nullptr : &mean,
+                                              training ? nullptr : &var);
                      },
                      training});
   };
   norm("instance norm", false, false, nullptr, {}, true);
-  norm("instance norm, affine, leaky relu", false, true, {{"kind", "leaky_relu"}, {"alpha", 0.1}}, {ActivationKind::leaky_relu, 0.1f}, true);
+  norm("instance norm, affine, leaky relu", false, true, {{"kind", "leaky_relu"}, {"alpha", 0.1}}, {ActivationKind::leaky_relu, 0.1f},
+       true);
   norm("batch norm, affine, elu", true, true, "elu", {ActivationKind::elu, 1.0f}, true);
   norm("batch norm of fixed statistics", true, true, "silu", {ActivationKind::silu, 0.0f}, false);
 }
@@ -110,17 +135,25 @@ std::vector<Case> all_cases() {
   const Shape x = {2, 3, 5, 4, 3}, x2 = {2, 3, 5, 4, 2};
   for (const char* kind : {"relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid"}) {
     const Activation f{activation_kind(kind), 0.3f};
-    cases.push_back({kind, make("activation", {"a"}, {}, {{"kind", kind}, {"alpha", 0.3f}}), {x}, x, [=](const std::vector<Doubles>& in, const Params&) {
+    cases.push_back({kind,
+                     make("activation", {"a"}, {}, {{"kind", kind}, {"alpha", 0.3f}}),
+                     {x},
+                     x,
+                     [=](const std::vector<Doubles>& in, const Params&) {
                        Doubles y = in[0];
                        for (double& v : y) v = test::activate(f, v);
                        return y;
                      }});
   }
   for (const int slopes : {1, 3})
-    cases.push_back({"prelu of " + std::to_string(slopes), make("activation", {"a"}, {"weight"}, {{"kind", "prelu"}, {"slopes", slopes}}), {x}, x,
+    cases.push_back({"prelu of " + std::to_string(slopes),
+                     make("activation", {"a"}, {"weight"}, {{"kind", "prelu"}, {"slopes", slopes}}),
+                     {x},
+                     x,
                      [=](const std::vector<Doubles>& in, const Params& p) {
                        Doubles y = in[0];
-                       for (std::size_t i = 0; i < y.size(); ++i) y[i] = test::activate({ActivationKind::prelu, 0}, y[i], p.at("weight")[slopes == 1 ? 0 : i % 3]);
+                       for (std::size_t i = 0; i < y.size(); ++i)
+                         y[i] = test::activate({ActivationKind::prelu, 0}, y[i], p.at("weight")[slopes == 1 ? 0 : i % 3]);
                        return y;
                      }});
   cases.push_back({"add", make("add", {"a", "b"}, {}, Json::object()), {x, x}, x, [](const std::vector<Doubles>& in, const Params&) {
@@ -128,19 +161,29 @@ std::vector<Case> all_cases() {
                      for (std::size_t i = 0; i < y.size(); ++i) y[i] += in[1][i];
                      return y;
                    }});
-  cases.push_back({"concat", make("concat", {"a", "b"}, {}, Json::object()), {x, x2}, {2, 3, 5, 4, 5},
+  cases.push_back({"concat",
+                   make("concat", {"a", "b"}, {}, Json::object()),
+                   {x, x2},
+                   {2, 3, 5, 4, 5},
                    [=](const std::vector<Doubles>& in, const Params&) { return joined(in[0], x, in[1], x2); }});
   const auto pool = [&](const Window& k, const Json& high, const Shape& y) {
     Json a = {{"kernel", k.kernel}, {"stride", k.stride}, {"pad", k.pad}};
     if (!high.is_null()) a["pad_high"] = high;
-    cases.push_back({"max_pool " + a.dump(), make("max_pool", {"a"}, {}, a), {x}, y, [=](const std::vector<Doubles>& in, const Params&) { return test::pool(in[0], x, k, y); }});
+    cases.push_back({"max_pool " + a.dump(), make("max_pool", {"a"}, {}, a), {x}, y, [=](const std::vector<Doubles>& in, const Params&) {
+                       return test::pool(in[0], x, k, y);
+                     }});
   };
   pool({.kernel = {2, 2, 2}, .stride = {2, 2, 2}}, nullptr, {2, 1, 2, 2, 3});
   pool({.kernel = {3, 3, 1}, .stride = {1, 2, 1}, .pad = {1, 1, 0}}, nullptr, {2, 3, 3, 4, 3});
   pool({.kernel = {2, 3, 2}, .stride = {2, 3, 1}, .pad = {0, 0, 1}}, {1, 1, 0}, {2, 2, 2, 4, 3});
   for (const bool linear : {false, true})
-    cases.push_back({linear ? "upsample linear" : "upsample nearest", make("upsample", {"a"}, {}, {{"factor", {2, 3, 1}}, {"mode", linear ? "linear" : "nearest"}}), {x},
-                     {2, 6, 15, 4, 3}, [=](const std::vector<Doubles>& in, const Params&) { return test::enlarge(in[0], x, {2, 3, 1}, linear, {2, 6, 15, 4, 3}); }});
+    cases.push_back({linear ? "upsample linear" : "upsample nearest",
+                     make("upsample", {"a"}, {}, {{"factor", {2, 3, 1}}, {"mode", linear ? "linear" : "nearest"}}),
+                     {x},
+                     {2, 6, 15, 4, 3},
+                     [=](const std::vector<Doubles>& in, const Params&) {
+                       return test::enlarge(in[0], x, {2, 3, 1}, linear, {2, 6, 15, 4, 3});
+                     }});
   return cases;
 }
 
@@ -169,7 +212,10 @@ void check(const Case& c, Device device) {
   for (const auto& [role, name] : c.node.params) {
     Param& p = params.at(name);
     by_role.by_role[role] = &p;
-    const std::vector<float> v = numbers(p.value.elements(), 50 + name.size(), role == "running_var" ? 1.5f : role == "weight" && c.node.op == "norm" ? 1.0f : 0.0f);
+    const std::vector<float> v = numbers(p.value.elements(), 50 + name.size(),
+                                         role == "running_var"                     ? 1.5f
+                                         : role == "weight" && c.node.op == "norm" ? 1.0f
+                                                                                   : 0.0f);
     copy(p.value, from_host(v, p.value.shape()));
     values[role] = wide(v);
   }
@@ -197,13 +243,25 @@ void check(const Case& c, Device device) {
     return sum;
   };
   for (std::size_t i = 0; i < in.size(); ++i) {
-    const Doubles want = test::numeric_gradient([&](const Doubles& x) { auto changed = in; changed[i] = x; return objective(changed, values); }, in[i]);
+    const Doubles want = test::numeric_gradient(
+        [&](const Doubles& x) {
+          auto changed = in;
+          changed[i] = x;
+          return objective(changed, values);
+        },
+        in[i]);
     expect_close(to_host<float>(tape.gradient(leaves[i])), want, "input " + std::to_string(i));
   }
   for (auto& [role, param] : by_role.by_role) {
     EXPECT_EQ(param->has_grad, param->trainable) << role;
     if (!param->trainable) continue;
-    const Doubles want = test::numeric_gradient([&, r = role](const Doubles& w) { auto changed = values; changed[r] = w; return objective(in, changed); }, values[role]);
+    const Doubles want = test::numeric_gradient(
+        [&, r = role](const Doubles& w) {
+          auto changed = values;
+          changed[r] = w;
+          return objective(in, changed);
+        },
+        values[role]);
     expect_close(to_host<float>(param->grad), want, role);
   }
 }
@@ -220,13 +278,16 @@ TEST(Ops, EveryRegisteredOperationHasACase) {
   std::set<std::string> covered;
   for (const Case& c : all_cases()) covered.insert(c.node.op);
   EXPECT_GE(all_ops().size(), 8u);
-  for (const OpDef* op : all_ops()) EXPECT_TRUE(covered.count(op->name)) << op->name << " is registered, but ops_test.cpp has no case for it";
+  for (const OpDef* op : all_ops())
+    EXPECT_TRUE(covered.count(op->name)) << op->name << " is registered, but ops_test.cpp has no case for it";
 }
 
 TEST(Ops, BatchNormRemembersWhatItSaw) {
   const Shape s = {2, 1, 3, 5, 2};
-  Network net(Graph{.spatial_dims = 2, .in_channels = 2,
-                    .nodes = {make("norm", {"input"}, {"running_mean", "running_var"}, {{"kind", "batch"}, {"momentum", 0.25}})}, .outputs = {"it"}},
+  Network net(Graph{.spatial_dims = 2,
+                    .in_channels = 2,
+                    .nodes = {make("norm", {"input"}, {"running_mean", "running_var"}, {{"kind", "batch"}, {"momentum", 0.25}})},
+                    .outputs = {"it"}},
               kCpu, false);
   net.params.initialise(0);
   const std::vector<float> x = numbers(s.elements(), 4, 2.0f);

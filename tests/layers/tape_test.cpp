@@ -171,7 +171,8 @@ TEST_F(TapeTest, GradientsOfParametersAreWrittenIntoTheFlatBuffer) {
   ParamList params({{"w", {3, 2, 1, 1, 1}, {}, true}, {"b", {3}, {}, true}}, kCpu, true);
   copy(params.at("w").value, tensor(3, {3, 2, 1, 1, 1}));
   tape.backward(conv(ctx, Value{tensor(1)}, {}, params.at("w"), &params.at("b"), {}), tensor(2, {2, 1, 3, 5, 3}));
-  const std::vector<float> flat = to_host<float>(params.flat_grad()), w = to_host<float>(params.at("w").grad), b = to_host<float>(params.at("b").grad);
+  const std::vector<float> flat = to_host<float>(params.flat_grad()), w = to_host<float>(params.at("w").grad),
+                           b = to_host<float>(params.at("b").grad);
   EXPECT_TRUE(std::equal(w.begin(), w.end(), flat.begin()));
   EXPECT_TRUE(std::equal(b.begin(), b.end(), flat.begin() + 16));  // the next multiple of 64 bytes
   for (std::size_t i : {6u, 15u, 19u, 31u}) EXPECT_EQ(flat[i], 0.0f);

@@ -26,7 +26,9 @@ Patch read(const Sample& s, const Dataset& d, const PatchPlace& place, const std
 // Left putamen in the lower half of W, right in the upper, a stem in the middle column.
 Sample sided(const Shape& extents, std::int64_t channels = 1) {
   const std::int64_t W = extents[2];
-  return test::numbered_sample("s", extents, channels, [=](std::int64_t z, std::int64_t, std::int64_t x) { return z == 0 ? 0 : 2 * x + 1 == W ? 1 : 2 * x + 1 < W ? 2 : 3; });
+  return test::numbered_sample("s", extents, channels, [=](std::int64_t z, std::int64_t, std::int64_t x) {
+    return z == 0 ? 0 : 2 * x + 1 == W ? 1 : 2 * x + 1 < W ? 2 : 3;
+  });
 }
 
 std::array<double, 3> middle(const Shape& s) {
@@ -106,7 +108,8 @@ TEST(Augment, NothingIsMirroredWhereNoAxisRunsFromSideToSide) {
 TEST(Augment, AQuarterTurnMovesVoxelsWhereItShould) {
   const Dataset d = test::empty_dataset(3, 1);
   constexpr std::int64_t n = 5;
-  const Sample s = test::numbered_sample("s", {n, n, n}, 1, [](std::int64_t z, std::int64_t y, std::int64_t x) { return (z + 2 * y + 3 * x) % 4; });
+  const Sample s =
+      test::numbered_sample("s", {n, n, n}, 1, [](std::int64_t z, std::int64_t y, std::int64_t x) { return (z + 2 * y + 3 * x) % 4; });
   for (int a = 0; a < 3; ++a)
     for (int b = a + 1; b < 3; ++b) {
       PatchPlace place;

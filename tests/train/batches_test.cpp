@@ -138,7 +138,9 @@ TEST(Batches, ForegroundPatchesHoldForeground) {
 // Rare and common classes are asked for alike: half of the foreground patches are centred on the single voxel.
 TEST(Batches, ClassesAreChosenAlikeWhateverTheirSize) {
   Dataset d = test::empty_dataset(3, 1);
-  d.training.push_back(test::numbered_sample("s", {8, 16, 16}, 1, [](std::int64_t z, std::int64_t y, std::int64_t x) { return x < 8 ? 2 : z == 7 && y == 15 && x == 15 ? 1 : 0; }));
+  d.training.push_back(test::numbered_sample("s", {8, 16, 16}, 1, [](std::int64_t z, std::int64_t y, std::int64_t x) {
+    return x < 8 ? 2 : z == 7 && y == 15 && x == 15 ? 1 : 0;
+  }));
   TrainConfig c = config(4);
   c.foreground = 1.0;
   const BatchSource source(d, c, {2, 2, 2});

@@ -22,10 +22,21 @@ TEST(TrainConfig, RoundTripKeepsEveryField) {
   TrainConfig c;
   c.network.features = {3, 5, 7}, c.network.norm = "batch", c.network.activation_alpha = 0.1f, c.network.strides = {{1}, {2}, {2}};
   c.optimizer = {.kind = "sgd", .beta1 = 0.91, .beta2 = 0.97, .eps = 1e-7, .weight_decay = 0.3, .nesterov = true, .clip_norm = 12};
-  c.schedule = {.kind = "poly", .rate = 0.123, .final_rate = 1e-5, .power = 0.7, .warmup = 5, .rise = 0.2, .start_divisor = 7, .final_divisor = 77, .low_momentum = 0.5, .high_momentum = 0.6};
-  c.loss.ce_weight = 0.25f, c.loss.dice_weight = 0.75f, c.loss.smooth_numerator = 0.5f, c.loss.smooth_denominator = 0.25f, c.loss.background = true, c.loss.per_sample = true;
+  c.schedule = {.kind = "poly",
+                .rate = 0.123,
+                .final_rate = 1e-5,
+                .power = 0.7,
+                .warmup = 5,
+                .rise = 0.2,
+                .start_divisor = 7,
+                .final_divisor = 77,
+                .low_momentum = 0.5,
+                .high_momentum = 0.6};
+  c.loss.ce_weight = 0.25f, c.loss.dice_weight = 0.75f, c.loss.smooth_numerator = 0.5f, c.loss.smooth_denominator = 0.25f,
+  c.loss.background = true, c.loss.per_sample = true;
   c.augment = {.flip = true, .intensity = 0.1, .noise = 0.2, .affine = 0.3, .rotation = 4, .scaling = 0.05};
-  c.batch = 3, c.patch = {32, 64}, c.foreground = 0.5, c.epochs = 9, c.steps = 10, c.steps_per_epoch = 11, c.overlap = 0.25, c.seed = 0xffffffffffffffffull;
+  c.batch = 3, c.patch = {32, 64}, c.foreground = 0.5, c.epochs = 9, c.steps = 10, c.steps_per_epoch = 11, c.overlap = 0.25,
+  c.seed = 0xffffffffffffffffull;
   const Json j = to_json(c);
   const TrainConfig back = train_config_from_json(parse_json(j.dump(), "c"), "c");
   EXPECT_EQ(to_json(back), j);

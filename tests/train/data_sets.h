@@ -8,7 +8,10 @@ namespace vg::test {
 template <class Label>
 Sample numbered_sample(const std::string& name, const Shape& extents, std::int64_t channels, Label&& label) {
   const std::int64_t D = extents[0], H = extents[1], W = extents[2];
-  Sample s{.name = name, .image = Tensor({1, D, H, W, channels}, DType::f32, kCpu), .labels = Tensor({1, D, H, W, 1}, DType::u8, kCpu), .voxel_mm3 = 1.0};
+  Sample s{.name = name,
+           .image = Tensor({1, D, H, W, channels}, DType::f32, kCpu),
+           .labels = Tensor({1, D, H, W, 1}, DType::u8, kCpu),
+           .voxel_mm3 = 1.0};
   for (std::int64_t v = 0; v < D * H * W; ++v) {
     for (std::int64_t c = 0; c < channels; ++c) s.image.data<float>()[v * channels + c] = static_cast<float>(1 + v + 1000 * c);
     s.labels.data<std::uint8_t>()[v] = static_cast<std::uint8_t>(label(v / (H * W), v / W % H, v % W));
@@ -27,6 +30,12 @@ inline Dataset empty_dataset(int spatial_dims, std::int64_t channels) {
                {.id = 51, .name = "Right-Putamen", .rgb = {1, 2, 3}, .pair = 2, .merged = {}}};
   d.left_right_axis = 2;
   return d;
+}
+
+inline Dataset heads(int training, int validation, const Shape& grid, std::uint64_t seed) {
+  PhantomDatasetOptions o;
+  o.training = training, o.validation = validation, o.grid = grid, o.spacing = 0, o.seed = seed;
+  return make_phantom_dataset(o);
 }
 
 }  // namespace vg::test

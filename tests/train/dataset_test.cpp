@@ -55,7 +55,9 @@ class Slices : public testing::Test {
     for (std::size_t i = 0; i < ids.size(); ++i) v[i + 1] = ids[i];
     write_png_labels(mask(name), v.data(), w, h, builtin_freesurfer());
   }
-  void pair(const std::string& name, std::vector<std::int32_t> ids = {2, 41, 10}) const { write_image(name), write_mask(name, std::move(ids)); }
+  void pair(const std::string& name, std::vector<std::int32_t> ids = {2, 41, 10}) const {
+    write_image(name), write_mask(name, std::move(ids));
+  }
   Dataset load(SplitOptions split = {}) const { return load_slices(folder_ / "", {.view = "axial", .lut = "", .split = std::move(split)}); }
   test::Folder folder_;
 };
@@ -338,8 +340,7 @@ TEST_F(Folders, BadDescriptionsAreRefused) {
 // --------------------------------------------------------------------------------------------------------------------- phantoms
 
 TEST(PhantomData, IsAFunctionOfItsOptions) {
-  const PhantomDatasetOptions o{.training = 3, .validation = 2, .grid = {1, 32, 24}, .spacing = 0, .seed = 4};
-  const Dataset a = make_phantom_dataset(o), b = make_phantom_dataset(o);
+  const Dataset a = test::heads(3, 2, {1, 32, 24}, 4), b = test::heads(3, 2, {1, 32, 24}, 4);
   ASSERT_EQ(a.training.size(), 3u);
   ASSERT_EQ(a.validation.size(), 2u);
   EXPECT_EQ(a.spatial_dims, 2);
@@ -349,8 +350,8 @@ TEST(PhantomData, IsAFunctionOfItsOptions) {
     EXPECT_EQ(to_host<std::uint8_t>(a.training[i].labels), to_host<std::uint8_t>(b.training[i].labels));
     EXPECT_NE(to_host<float>(a.training[i].image), to_host<float>(a.validation[0].image));
   }
-  EXPECT_THROW(make_phantom_dataset({.training = 0}), Error);
-  EXPECT_THROW(make_phantom_dataset({.grid = {32, 1, 32}}), Error);
+  EXPECT_THROW(test::heads(0, 1, {1, 32, 24}, 4), Error);
+  EXPECT_THROW(test::heads(3, 2, {32, 1, 32}, 4), Error);
 }
 
 }  // namespace

@@ -55,7 +55,8 @@ TEST(Schedule, EveryStepOfEveryLengthHasAFiniteRate) {
           ScheduleConfig c;
           c.kind = kind, c.rise = rise;
           const Rates r = rates_at(c, s, total);
-          ASSERT_TRUE(std::isfinite(r.rate) && r.rate >= 0.0 && r.rate <= c.rate * (1 + 1e-12)) << kind << " " << rise << ": " << s << " of " << total << ": " << r.rate;
+          ASSERT_TRUE(std::isfinite(r.rate) && r.rate >= 0.0 && r.rate <= c.rate * (1 + 1e-12))
+              << kind << " " << rise << ": " << s << " of " << total << ": " << r.rate;
           ASSERT_TRUE(std::isfinite(r.momentum)) << kind << " " << rise << ": " << s << " of " << total;
         }
 }
@@ -115,7 +116,7 @@ TEST(Optimizer, SixStepsAreThoseOfPyTorch) {
       const std::vector<float> got = values(p);
       const std::vector<double> begin = {0.5, -1.0, 2.0, 0.25, 1.5, -0.75, 0.0};
       for (std::size_t i = 0; i < got.size(); ++i) {
-        EXPECT_GT(std::abs(g.weights[i] - begin[i]), 1e-6);  // something moved
+        EXPECT_GT(std::abs(g.weights[i] - begin[i]), 1e-6);                                // something moved
         EXPECT_NEAR(got[i], g.weights[i], 4e-7 * std::max(1.0, std::abs(begin[i]))) << i;  // a few float roundings
       }
       EXPECT_EQ(o.steps(), 6);

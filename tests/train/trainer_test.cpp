@@ -12,6 +12,7 @@
 #include "layers/json.h"
 #include "tensor/parallel.h"
 #include "tests/layers/files.h"
+#include "tests/train/data_sets.h"
 #include "train/batches.h"
 #include "train/run_folder.h"
 
@@ -22,11 +23,11 @@ using test::bytes_of;
 using test::message_of;
 
 const Dataset& slices() {
-  static const Dataset d = make_phantom_dataset({.training = 8, .validation = 2, .grid = {1, 32, 32}, .spacing = 0, .seed = 1});
+  static const Dataset d = test::heads(8, 2, {1, 32, 32}, 1);
   return d;
 }
 const Dataset& volumes() {
-  static const Dataset d = make_phantom_dataset({.training = 3, .validation = 1, .grid = {16, 18, 14}, .spacing = 0, .seed = 2});
+  static const Dataset d = test::heads(3, 1, {16, 18, 14}, 2);
   return d;
 }
 
@@ -73,7 +74,7 @@ Files straight(const Dataset& data, const TrainConfig& c) {
 
 // Large enough that every kernel splits its work.
 TEST(Trainer, TheSameBitsForAnyNumberOfThreads) {
-  const Dataset large = make_phantom_dataset({.training = 6, .validation = 1, .grid = {1, 96, 80}, .spacing = 0, .seed = 1});
+  const Dataset large = test::heads(6, 1, {1, 96, 80}, 1);
   TrainConfig flat = small();
   flat.network.features = {8, 16, 24}, flat.batch = 3, flat.epochs = 1;
   flat.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5};
@@ -171,7 +172,7 @@ TEST(Trainer, ResumingRefusesAnotherConfigurationOtherDataAndNothing) {
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { run(slices(), other, resume); }).find("schedule"), std::string::npos);
   other = c, other.network.features = {4, 6, 8};
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { run(slices(), other, resume); }).find("network"), std::string::npos);
-  const Dataset fewer = make_phantom_dataset({.training = 7, .validation = 2, .grid = {1, 32, 32}, .spacing = 0, .seed = 1});
+  const Dataset fewer = test::heads(7, 2, {1, 32, 32}, 1);
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { run(fewer, c, resume); }).find("data"), std::string::npos);
 
   EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { run(slices(), c, into(folder / "run")); }).find("--resume"), std::string::npos);
@@ -349,7 +350,8 @@ TEST(Trainer, DeepSupervisionIsTheWeightedMeanOfTheHeads) {
     const std::int64_t n = i / 64, z = i / 16 % 4, y = i / 4 % 4, x = i % 4;
     half.data<std::uint8_t>()[i] = b.labels.data<std::uint8_t>()[((n * 8 + 2 * z + 1) * 8 + 2 * y + 1) * 8 + 2 * x + 1];
   }
-  const double fine = to_host<float>(dice_ce(ctx, heads[0], b.labels, c.loss).result)[0], coarse = to_host<float>(dice_ce(ctx, heads[1], half, c.loss).result)[0];
+  const double fine = to_host<float>(dice_ce(ctx, heads[0], b.labels, c.loss).result)[0],
+               coarse = to_host<float>(dice_ce(ctx, heads[1], half, c.loss).result)[0];
   EXPECT_NEAR(loss, (fine + coarse / 2) / 1.5, 1e-5 * fine);
 }
 
