@@ -33,9 +33,8 @@ inline Dataset empty_dataset(int spatial_dims, std::int64_t channels) {
 }
 
 inline Dataset heads(int training, int validation, const Shape& grid, std::uint64_t seed) {
-  PhantomDatasetOptions o;
-  o.training = training, o.validation = validation, o.grid = grid, o.spacing = 0, o.seed = seed;
-  return make_phantom_dataset(o);
+  return make_phantom_dataset(
+      {.training = training, .validation = validation, .grid = grid, .spacing = 0, .orientation = {}, .seed = seed});
 }
 
 }  // namespace vg::test
