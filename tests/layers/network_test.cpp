@@ -171,6 +171,16 @@ TEST(Network, AnOutputMayBeNamedTwice) {
   EXPECT_TRUE(negative);
 }
 
+// The chapter shows all settings of a U-Net with their defaults.
+TEST(Network, TheChaptersSampleIsTheDefault) {
+  const std::string text = os::read_text(VG_SOURCE_DIR "/layers/README.md");
+  const std::size_t begin = text.find("```json\n"), end = text.find("```", begin + 8);
+  ASSERT_NE(end, std::string::npos);
+  const Json sample = Json::parse(text.substr(begin + 8, end - begin - 8)), defaults = to_json(UnetConfig{});
+  EXPECT_EQ(to_json(unet_config_from_json(sample, "README.md")), defaults);
+  for (const auto& item : defaults.items()) EXPECT_TRUE(sample.contains(item.key())) << item.key();
+}
+
 // --------------------------------------------------------------------------------------------------------------------- plan
 
 struct Planned {

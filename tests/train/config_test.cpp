@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "layers/json.h"
+#include "tensor/os.h"
 
 namespace vg {
 namespace {
@@ -52,6 +53,22 @@ TEST(TrainConfig, MissingKeysKeepTheirDefaults) {
   EXPECT_EQ(to_json(train_config_from_json(Json::object(), "c")), want);
   want["optimizer"]["eps"] = 1e-6;
   EXPECT_EQ(to_json(train_config_from_json(Json::parse(R"({"optimizer": {"eps": 1e-6}})"), "c")), want);
+}
+
+// The chapter shows a configuration "with all defaults": it must be read, and be just that.
+TEST(TrainConfig, TheChaptersSampleIsTheDefault) {
+  const std::string text = os::read_text(VG_SOURCE_DIR "/train/README.md");
+  const std::size_t begin = text.find("```json\n"), end = text.find("```", begin + 8);
+  ASSERT_NE(end, std::string::npos);
+  const Json sample = parse_json(text.substr(begin + 8, end - begin - 8), "README.md"), defaults = to_json(TrainConfig{});
+  EXPECT_EQ(to_json(train_config_from_json(sample, "README.md")), defaults);
+  for (const auto& item : defaults.items()) {
+    ASSERT_TRUE(sample.contains(item.key())) << item.key();
+    if (item.key() == "network") continue;  // has a chapter of its own
+    if (!item.value().is_object()) continue;
+    for (const auto& inner : item.value().items())
+      EXPECT_TRUE(sample[item.key()].contains(inner.key())) << item.key() << "." << inner.key();
+  }
 }
 
 TEST(TrainConfig, WhatNobodyKnowsIsRefusedByName) {
