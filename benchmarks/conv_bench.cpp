@@ -1,7 +1,8 @@
-// How fast are the cpu convolutions, in GFLOP/s and as a share of what the multipliers can do?  conv_bench [SHAPES] [-f SUBSTRING] [-p PASS] [-s SECONDS] [-t N]
-// Prints one CSV line per shape and pass: name, pass, best and median seconds (CPU time of all threads / threads, and wall), GFLOP/s and share of
-// peak at the median.
+// How fast are the cpu convolutions, in GFLOP/s and as a share of what the multipliers can do?
+// Prints one CSV line per shape and pass: name, pass, best and median seconds (CPU time of all threads / threads, and wall), GFLOP/s and
+// share of peak at the median.
 // The peak is measured beside every line, because clocks and neighbours move. peers/conv_peer.py runs PyTorch on the same shapes, in turns.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -145,19 +146,15 @@ void run_shape(const std::string& line, const std::string& filter, const std::st
 int main(int argc, char** argv) {
   std::string shapes = "benchmarks/conv_shapes.txt", filter, only;
   double seconds = 0.3;
-  for (int i = 1; i < argc; ++i) {
-    const std::string arg = argv[i];
-    if (arg == "-f" && i + 1 < argc)
-      filter = argv[++i];
-    else if (arg == "-p" && i + 1 < argc)
-      only = argv[++i];
-    else if (arg == "-s" && i + 1 < argc)
-      seconds = std::atof(argv[++i]);
-    else if (arg == "-t" && i + 1 < argc)
-      vg::set_threads(std::atoi(argv[++i]));
-    else
-      shapes = arg;
-  }
+  int threads = 0;
+  CLI::App app("Times the cpu convolutions beside the machine's measured peak.", "conv_bench");
+  app.add_option("shapes", shapes, "list of layers")->capture_default_str();
+  app.add_option("-f", filter, "only lines that contain this");
+  app.add_option("-p", only, "only this pass");
+  app.add_option("-s", seconds, "seconds per measurement")->capture_default_str();
+  app.add_option("-t", threads, "threads (default: all)");
+  CLI11_PARSE(app, argc, argv);
+  if (threads > 0) vg::set_threads(threads);
   std::ifstream file(shapes);
   if (!file) return std::fprintf(stderr, "conv_bench: cannot read %s\n", shapes.c_str()), 1;
   std::puts("name,pass,cpu,cpu_median,wall,wall_median,gflops,percent_of_peak");

@@ -1,4 +1,5 @@
-// Convolution and its data gradient on the cpu: which input position each tap reads, and where the weights lie. The work is conv_cpu_gather.cpp's.
+// Convolution and its data gradient on the cpu: which input position each tap reads, and where the weights lie. conv_cpu_gather.cpp does
+// the work.
 #include <cassert>
 
 #include "kernels/conv_cpu_gather.h"

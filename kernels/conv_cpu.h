@@ -5,7 +5,7 @@
 
 namespace vg::cpu {
 
-// ---- y tile = init + sum of segments: forward and data gradient --------------------------------------------------------------------------
+// ---- y tile = init + sum of segments: forward and data gradient ----------------------------------------------------------
 
 // A run of input floats that meets a run of packed weights. Output voxel j of a row takes `length` consecutive floats at byte address
 // x + 4 j step; float i of them multiplies the packed weight vectors number line + i.
@@ -17,12 +17,18 @@ struct Segment {
   std::int64_t step;    // floats between neighbouring output voxels
 };
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr int kMostRegisters = 8;  // sanitizers take minutes to instrument the unrolled tiles
+#else
+inline constexpr int kMostRegisters = 32;
+#endif
+
 inline constexpr int kMaxVectors = 3;     // of output channels in one tile
 inline constexpr int kMaxVoxels = 27;     // of a tile
 inline constexpr int kMaxTile = 28 * 16;  // floats in a tile
 
-// Addresses that will be needed soon, fetched a cache line at a time between multiplications: memory works while the multipliers do. Worth 10 % where
-// tensors exceed the caches and channels are few.
+// Addresses that will be needed soon, fetched a cache line at a time between multiplications: memory works while the multipliers do. Worth
+// 10 % where tensors exceed the caches and channels are few.
 struct Ahead {
   struct Range {
     std::intptr_t next = 0, end = 0;
@@ -56,7 +62,7 @@ struct TileKernels {
 };
 const TileKernels& tile_kernels();  // of this machine's best target
 
-// ---- sums of outer products over voxels: weight gradient ---------------------------------------------------------------------------------
+// ---- sums of outer products over voxels: weight gradient -----------------------------------------------------------------
 
 // `count` voxels: a moves by a_step floats from voxel to voxel, b by b_step.
 struct Run {
@@ -65,7 +71,7 @@ struct Run {
   std::int64_t count;
 };
 
-// out[m][c] (fresh ? = : +=) sum over runs and their voxels t of a[t * a_step + m] * b[t * b_step + c]          m < rows, c < vectors * lanes
+// out[m][c] (fresh ? = : +=) sum over runs and their voxels t of a[t * a_step + m] * b[t * b_step + c]    m < rows, c < vectors * lanes
 using OuterFn = void(const Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
                      bool fresh, float* out, std::int64_t out_step, Ahead& ahead);
 
@@ -74,7 +80,7 @@ struct OuterKernels {
   int max_rows[kMaxVectors + 1];
   OuterFn* outer[kMaxVectors + 1][kMaxVoxels + 1];  // [vectors][rows]
   void (*add)(float* to, const float* from, std::int64_t count);
-  // `count` of `channels` channels of `voxels` voxels, `pitch` floats each in the copy. `pad`: zeros up to the pitch, a whole number of vectors.
+  // `count` of `channels` channels of `voxels` voxels, `pitch` floats each in the copy. `pad`: zeros up to the pitch (whole vectors).
   void (*copy_channels)(float* to, std::int64_t pitch, bool pad, const float* from, std::int64_t channels, std::int64_t count,
                         std::int64_t voxels);
   void (*scatter_line)(float* to, std::int64_t step, const float* from, std::int64_t count, bool add);  // to[i step] = or += from[i]

@@ -1,7 +1,7 @@
-// The engine of convolution and data gradient on the cpu: blocks of output channels with packed weights, slabs of output rows for threads, tiles of
-// neighbouring voxels for the vector kernel. Input rows are read in place. A tile takes all taps at once where they lie inside; at a border it
-// takes them in groups, each on the voxels where the group is inside. No tap ever reads padding.
-// (Cutting the weights into parts that stay in the first-level cache was tried and is slower: streamed from the second level they cost 2 %.)
+// The engine of convolution and data gradient on the cpu: blocks of output channels with packed weights, slabs of output rows for threads,
+// tiles of neighbouring voxels for the vector kernel. Input rows are read in place. A tile takes all taps at once where they lie inside; at
+// a border it takes them in groups, each on the voxels where the group is inside. No tap ever reads padding.
+// (Cutting the weights into parts that stay in the first-level cache was tried; it is slower: streamed from the second they cost 2 %.)
 #include "kernels/conv_cpu_gather.h"
 
 #include <algorithm>
@@ -169,7 +169,7 @@ void GatherRun::find_in_rows(const Slab& slab, Lists& lists) const {
   }
 }
 
-// The segments of some W taps for one output row: one per kernel row and input, or one per tap where a tap's neighbour is not the next voxel.
+// The segments of some W taps for one output row: one per kernel row and input, or one per tap where taps are not neighbours in memory.
 void GatherRun::find_segments(int64_t n, const int64_t* in_rows, const AxisPhase& phase, std::size_t tap, std::size_t taps,
                               Lists& lists) const {
   lists.segments.clear();
@@ -258,8 +258,8 @@ void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const B
   }
 }
 
-// Work is cut into slabs of output rows; slabs are grouped so that the input rows of a group stay in cache while one block of channels after the
-// other passes over them. Nothing of this depends on the number of samples or of threads.
+// Work is cut into slabs of output rows; slabs are grouped so that the input rows of a group stay in cache while one block of channels
+// after the other passes over them. Nothing of this depends on the number of samples or of threads.
 void GatherRun::run() {
   const int64_t blocks = static_cast<int64_t>(blocks_.size()), out_rows = d_.out * h_.out, positions = w_.phases[0].count;
   const int64_t cuts = ceil_div(positions, kColumns), longest = std::min(positions, kColumns);

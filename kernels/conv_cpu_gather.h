@@ -1,5 +1,5 @@
-// Private to the cpu convolutions: forward pass and data gradient as one computation. Every output voxel gathers input voxels through the taps of
-// three axes; the two differ in which input position a tap reads (Axis) and in how the weights lie (Weights).
+// Private to the cpu convolutions: forward pass and data gradient as one computation. Every output voxel gathers input voxels through the
+// taps of three axes; the two differ in which input position a tap reads (Axis) and in how the weights lie (Weights).
 #pragma once
 #include <vector>
 
@@ -7,8 +7,8 @@
 
 namespace vg::cpu {
 
-// Output position first + step j of a phase reads input position at + in_step j through its tap, where that lies in [0, in). The forward pass has
-// one phase; the data gradient of stride s has s, because u + pad - k dilation is a multiple of s for every s-th u only.
+// Output position first + step j of a phase reads input position at + in_step j through its tap, where that lies in [0, in). The forward
+// pass has one phase; the data gradient of stride s has s, because u + pad - k dilation is a multiple of s for every s-th u only.
 struct AxisTap {
   std::int64_t k, at;
 };

@@ -1,5 +1,6 @@
-// Sums of outer products over voxels, for the weight gradient: a tile of dW (rows x vectors) stays in registers while rows of the image stream
-// past; each voxel gives `rows` broadcasts from one tensor and a few vectors from the other. Which tensor is which: conv_cpu_weight.cpp.
+// Sums of outer products over voxels, for the weight gradient: a tile of dW (rows x vectors) stays in registers while rows of the image
+// stream past; each voxel gives `rows` broadcasts from one tensor and a few vectors from the other. Which tensor is which:
+// conv_cpu_weight.cpp.
 #include "kernels/conv_cpu.h"
 #include "kernels/simd.h"
 
@@ -23,7 +24,7 @@ constexpr int kRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON     
                            : HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR ? 6
                                                                                   : 16;
 constexpr int rows_of(int vectors) {
-  const int fit = (kRegisters - 1 - vectors) / vectors;
+  const int fit = ((kRegisters < cpu::kMostRegisters ? kRegisters : cpu::kMostRegisters) - 1 - vectors) / vectors;
   return fit < kMaxVoxels ? fit : kMaxVoxels;
 }
 

@@ -1,5 +1,5 @@
-// One block of voxels of the weight gradient: x (with its border, zeros outside the image) and dy are copied into panels whose order is the order of
-// reading, then every tile of dW takes all the block's outer products in registers (conv_cpu_outer.cpp).
+// One block of voxels of the weight gradient: x (with its border, zeros outside the image) and dy are copied into panels whose order is the
+// order of reading, then every tile of dW takes all the block's outer products in registers (conv_cpu_outer.cpp).
 #include <algorithm>
 
 #include "kernels/conv_cpu_weight.h"
@@ -116,6 +116,14 @@ class BlockSum {
     const int64_t in_z = plane(z), in_y = low(1) + row;
     return in_z >= 0 && in_z < s_.in[0] && in_y >= 0 && in_y < s_.in[1];
   }
+  // Is a row of the box met by some kh? With dilation or stride, some are not.
+  bool met(int64_t row) const {
+    for (int64_t kh = 0; kh < s_.kernel[1]; ++kh) {
+      const int64_t y = row - kh * s_.p.dilation[1];
+      if (y >= 0 && y % s_.p.stride[1] == 0 && y / s_.p.stride[1] < b_.count[1]) return true;
+    }
+    return false;
+  }
   int64_t plane(int64_t z) const { return low(0) + z * s_.p.stride[0] + part_.kd * s_.p.dilation[0]; }
   int64_t low(int a) const { return b_.first[a] * s_.p.stride[a] - s_.p.pad[a]; }  // input position of tap 0
   const float* dy_row(int64_t z, int64_t y) const {
@@ -145,7 +153,7 @@ void BlockSum::copy_x() {
     const Side::Group all{0, input_.channels, 0}, &group = l_.x.grouped ? l_.x.groups[part_.group + g] : all;
     for (int64_t z = 0; z < b_.count[0]; ++z)
       for (int64_t r = 0; r < box_.rows; ++r) {
-        if (!inside(z, r)) continue;
+        if (!inside(z, r) || !met(r)) continue;
         float* const to = panels_.x + static_cast<int64_t>(g) * x_panel_ + x_row(z, r);
         const float* from =
             input_.data + (((b_.n * s_.in[0] + plane(z)) * s_.in[1] + low(1) + r) * s_.in[2] + low(2) + left) * input_.channels;

@@ -24,12 +24,12 @@ constexpr int kRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON     
                            : HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR ? 6
                                                                                   : 16;
 constexpr int voxels_of(int vectors) {
-  const int fit = (kRegisters - 1 - vectors) / vectors;
+  const int fit = ((kRegisters < cpu::kMostRegisters ? kRegisters : cpu::kMostRegisters) - 1 - vectors) / vectors;
   return fit < kMaxVoxels ? fit : kMaxVoxels;
 }
 
-// Byte offsets of voxels 0..8 from a base pointer: x86 addresses scale an index by 1, 2, 4 or 8, so four registers (1, 3, 5 and 7 steps) and a
-// base every nine voxels reach a whole tile; compilers left alone spend one pointer per voxel and spill.
+// Byte offsets of voxels 0..8 from a base pointer: x86 addresses scale an index by 1, 2, 4 or 8, so four registers (1, 3, 5 and 7 steps)
+// and a base every nine voxels reach a whole tile; compilers left alone spend one pointer per voxel and spill.
 struct Steps {
   std::intptr_t s1, s3, s5, s7;
 };

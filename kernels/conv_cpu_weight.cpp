@@ -1,9 +1,9 @@
-// The weight gradient of a convolution and channel sums, on the cpu: blocks of voxels (conv_cpu_panel.cpp) spread over threads, and the order in
-// which their sums meet. Whatever the number of threads: blocks of a chunk one after the other, the chunks of a sample in order, the samples in a
-// binary tree ((0+1)+(2+3))+... Blocks and chunks depend on the extents of one sample only.
+// The weight gradient of a convolution and channel sums, on the cpu: blocks of voxels (conv_cpu_panel.cpp) spread over threads, and the
+// order in which their sums meet. Whatever the number of threads: blocks of a chunk one after the other, the chunks of a sample in order,
+// the samples in a binary tree ((0+1)+(2+3))+... Blocks and chunks depend on the extents of one sample only.
 //
-// Two ways. Where one sample has more numbers than dW: threads share out chunks of voxels, each with its own sum of dW. Where dW is the larger
-// (deep layers: few voxels, many channels): threads share out dW, and each goes through all samples, so that sums stay in cache.
+// Two ways. Where one sample has more numbers than dW: threads share out chunks of voxels, each with its own sum of dW. Where dW is the
+// larger (deep layers: few voxels, many channels): threads share out dW, and each goes through all samples, so that sums stay in cache.
 #include "kernels/conv_cpu_weight.h"
 
 #include <algorithm>
@@ -23,34 +23,34 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kMemory = 4 << 20;  // floats of chunk sums alive at a time, unless one sample needs more
-constexpr int64_t kReduce = 4096;      // floats of dW that one thread adds up
+constexpr int64_t kMemory = 4 << 20;         // floats of chunk sums alive at a time, unless one sample needs more:
+constexpr int64_t kSampleMemory = 16 << 20;  // of one sample
+constexpr int64_t kReduce = 4096;            // floats of dW that one thread adds up
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Sums of 1, 2, 4, ... neighbours that wait for their partner: the binary tree over a sequence, in order, with log2 of its length in memory.
-// add(to, from) adds, copy(to, from) copies; slots are numbered.
+// The binary tree over a sequence of sums that come one by one: sums of 1, 2, 4, ... neighbours wait in numbered slots for their partner,
+// as the digits of a binary counter do.
 struct BinaryCounter {
   int64_t count = 0;
-  // The newest sum is in `newest`; where it ends up is the slot returned by the carry.
   template <class Add, class Store>
-  void push(const Add& add_slot_to_newest, const Store& store_newest) {
+  void push(const Add& add_slot_to_newest, const Store& store_newest_in_slot) {
     int64_t level = 0;
     for (; count >> level & 1; ++level) add_slot_to_newest(level);
-    store_newest(level);
+    store_newest_in_slot(level);
     ++count;
   }
-  // The end: the youngest slot becomes the newest, older ones are added.
+  // What still waits, the youngest first; the total is the newest sum then. Nothing happens if nothing was pushed.
   template <class Load, class Add>
-  void finish(const Load& load_newest, const Add& add_slot_to_newest) {
+  void finish(const Load& load_newest_from_slot, const Add& add_slot_to_newest) {
     bool first = true;
     for (int64_t level = 0; count >> level; ++level) {
       if (!(count >> level & 1)) continue;
-      first ? load_newest(level) : add_slot_to_newest(level);
+      first ? load_newest_from_slot(level) : add_slot_to_newest(level);
       first = false;
     }
   }
-  static int64_t levels(int64_t total) {
+  static int64_t slots(int64_t total) {
     int64_t n = 0;
     while (total >> n) ++n;
     return n;
@@ -65,8 +65,8 @@ class WeightGradient {
  private:
   void plan_blocks(int64_t channels);
   void plan_parts();
-  Block block(int64_t n, int64_t index) const;
   void plan_room();
+  Block block(int64_t n, int64_t index) const;
   void add_blocks(const Part& part, int64_t n, int64_t first, int64_t last, const float* dy_panels, float* dy, float* sum,
                   Panels& panels) const;
   void share_voxels(const Exec& ex, const Grad& dw) const;
@@ -114,9 +114,10 @@ void WeightGradient::plan_blocks(int64_t channels) {
   for (int a = 0; a < 3; ++a) counts_[a] = ceil_div(out[a], size_[a]);
   blocks_ = counts_[0] * counts_[1] * counts_[2];
   const int64_t all = out[0] * out[1] * out[2], taps = s_.kernel[0] * s_.kernel[1] * s_.kernel[2];
-  by_weights_ = taps * (channels - s_.outputs) * s_.outputs > all * channels;
-  in_chunk_ = by_weights_ ? blocks_
-                          : std::clamp<int64_t>(std::clamp<int64_t>(all / 16, 1024, 16384) / (size_[0] * size_[1] * size_[2]), 1, blocks_);
+  const int64_t weights = taps * (channels - s_.outputs) * s_.outputs;
+  by_weights_ = weights > all * channels;
+  const int64_t chunk_voxels = std::max(std::clamp<int64_t>(all / 16, 1024, 16384), all * weights / kSampleMemory);
+  in_chunk_ = by_weights_ ? blocks_ : std::clamp<int64_t>(chunk_voxels / (size_[0] * size_[1] * size_[2]), 1, blocks_);
   chunks_ = ceil_div(blocks_, in_chunk_);
 }
 
@@ -164,7 +165,7 @@ void WeightGradient::add_blocks(const Part& part, int64_t n, int64_t first, int6
 
 // Every part of dW on its own goes through all samples, and is written while it is in cache.
 void WeightGradient::share_weights(const Exec& ex, const Grad& dw) const {
-  const int64_t levels = s_.samples > 1 ? BinaryCounter::levels(s_.samples) : 0, inputs = static_cast<int64_t>(s_.inputs.size());
+  const int64_t levels = s_.samples > 1 ? BinaryCounter::slots(s_.samples) : 0, inputs = static_cast<int64_t>(s_.inputs.size());
   const int64_t sum_room = largest_part_ * (1 + levels), panels_of_input = s_.samples * blocks_ * dy_room_;
   float* const all_dy = ex.scratch->reserve<float>(inputs * panels_of_input + threads() * (x_room_ + sum_room));
   float* const room = all_dy + inputs * panels_of_input;
@@ -194,12 +195,13 @@ void WeightGradient::share_weights(const Exec& ex, const Grad& dw) const {
   });
 }
 
-// Chunks of voxels each have a sum of their own. Samples go in groups whose sums fit into kMemory; a group is a whole subtree of the samples' tree.
+// Chunks of voxels each have a sum of their own. Samples go in groups whose sums fit into kMemory; a group is a whole subtree of the
+// samples' tree.
 void WeightGradient::share_voxels(const Exec& ex, const Grad& dw) const {
   const int64_t parts = static_cast<int64_t>(parts_.size());
   int64_t group = 1;
   while (group < s_.samples && 2 * group * chunks_ * floats_ <= kMemory) group *= 2;
-  const int64_t sum_room = (group * chunks_ + (group < s_.samples ? BinaryCounter::levels(s_.samples) : 0)) * floats_;
+  const int64_t sum_room = (group * chunks_ + (group < s_.samples ? BinaryCounter::slots(s_.samples) : 0)) * floats_;
   float* const sums = ex.scratch->reserve<float>(sum_room + threads() * (x_room_ + dy_room_));
   const auto sum = [&](int64_t n, int64_t chunk) { return sums + (n * chunks_ + chunk) * floats_; };
   const auto slot = [&](int64_t level) { return sums + (group * chunks_ + level) * floats_; };

@@ -1,5 +1,6 @@
-// Private to the cpu weight gradient: how dW of a convolution is cut into matrices, tiles and blocks of voxels, and the copies of x and dy (panels)
-// that the tiles run over. conv_cpu_panel.cpp sums one block of voxels; conv_cpu_weight.cpp spreads blocks over threads and adds up.
+// Private to the cpu weight gradient: how dW of a convolution is cut into matrices, tiles and blocks of voxels, and the copies of x and dy
+// (panels) that the tiles run over. conv_cpu_panel.cpp sums one block of voxels; conv_cpu_weight.cpp spreads blocks over threads and adds
+// up.
 #pragma once
 #include <vector>
 
@@ -7,8 +8,8 @@
 
 namespace vg::cpu {
 
-// One operand of the outer products: x or dy, as rows (broadcast) or columns (vectors) of dW's matrices. Wide operands are copied in groups of
-// channels, one panel per group, so that a tile reads memory in order; narrow ones are read through one panel, or dy in place.
+// One operand of the outer products: x or dy, as rows (broadcast) or columns (vectors) of dW's matrices. Wide operands are copied in groups
+// of channels, one panel per group, so that a tile reads memory in order; narrow ones are read through one panel, or dy in place.
 struct Side {
   struct Group {
     std::int64_t first, count;  // rows or columns of the matrix
@@ -29,7 +30,8 @@ struct Layout {
   Side x, dy;
 };
 
-// A piece of dW that is summed on its own: one input, one kd, some groups of x. Matrices [kh][tap][rows][pitch] from float `begin` of a sum.
+// A piece of dW that is summed on its own: one input, one kd, some groups of x. Matrices [kh][tap][rows][pitch] from float `begin` of a
+// sum.
 struct Part {
   std::size_t input;
   std::int64_t kd;

@@ -1,5 +1,5 @@
-// Convolution, its two gradients and channel sums against a double-precision reference written as the formulas in kernels/conv.h. The reference's
-// own gradients are checked by finite differences of its forward pass.
+// Convolution, its two gradients and channel sums against a double-precision reference written as the formulas in kernels/conv.h. The
+// reference's own gradients are checked by finite differences of its forward pass.
 #include <algorithm>
 #include <cmath>
 
@@ -306,7 +306,7 @@ TEST(ConvolutionBatch, SampleAloneGivesTheBitsThatItGivesInABatch) {
 TEST(ConvolutionBatch, WeightGradientIsTheTreeOverSamples) {
   for (const Case& c : {Case{5, {1, 33, 40}, 6, 0, 18, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},  // several chunks a sample
                         Case{7, {1, 3, 5}, 33, 0, 40, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},   // more weights than voxels
-                        Case{37, {1, 16, 16}, 512, 0, 512, {1, 1, 1}}}) {                            // more sums than fit into memory
+                        Case{19, {1, 16, 16}, 512, 0, 512, {1, 1, 1}}}) {                            // more sums than fit into memory
     SCOPED_TRACE(to_string(c.w_shape()));
     Case one = c;
     one.n = 1;
