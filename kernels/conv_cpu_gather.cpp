@@ -33,6 +33,12 @@ struct Span {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
+// The j whose tap reads inside the input.
+Span inside(const Axis& axis, const AxisTap& tap, Span within) {
+  return {std::max(within.begin, -floor_div(tap.at, axis.in_step)),
+          std::min(within.end, floor_div(axis.in - 1 - tap.at, axis.in_step) + 1)};
+}
+
 class GatherRun {
  public:
   GatherRun(const Exec& ex, const Gather& gather);
@@ -43,8 +49,6 @@ class GatherRun {
     std::vector<int64_t> in_rows;  // [row of the slab][kernel row]: input row within the sample, or -1
     std::vector<int64_t> newest;   // [row of the slab and one more]: the last of them, or -1
     std::vector<Segment> segments;
-    std::size_t tap = 0, taps = 0;  // whose segments these are,
-    bool known = false;             // if they are this row's
   };
   struct Slab {
     int64_t n, row, rows;
@@ -56,8 +60,8 @@ class GatherRun {
   void pack(const Block& block, std::size_t input, int64_t first, int64_t last) const;
   void find_in_rows(const Slab& slab, Lists& lists) const;
   void find_segments(int64_t n, const int64_t* in_rows, const AxisPhase& phase, std::size_t tap, std::size_t taps, Lists& lists) const;
-  void border_tile(int64_t n, const int64_t* in_rows, const AxisPhase& phase, const Block& block, int64_t j, int voxels, float* to,
-                   int64_t to_step, Ahead& ahead, Lists& lists) const;
+  void border_tile(int64_t n, const int64_t* in_rows, const AxisPhase& phase, const Block& block, int64_t j, int voxels, float* sums,
+                   Ahead& ahead, Lists& lists) const;
   Ahead look_ahead(const Slab& slab, int64_t r, const Block& block, const AxisPhase& phase, int64_t begin, int64_t end,
                    const Lists& lists) const;
   void row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Lists& lists) const;
@@ -69,9 +73,8 @@ class GatherRun {
   const Axis &d_, &h_, &w_;
   const int64_t kernel_rows_;
   std::vector<Block> blocks_;
-  std::vector<int64_t> first_line_;        // of an input's weights within a block
-  std::vector<std::vector<Span>> inside_;  // by W phase and tap: the j whose tap reads inside the input
-  std::vector<int64_t> tap_position_;      // of W tap k among its kernel row's packed taps: phase by phase, by rising input position
+  std::vector<int64_t> first_line_;    // of an input's weights within a block
+  std::vector<int64_t> tap_position_;  // of W tap k among its kernel row's packed taps: phase by phase, by rising input position
   bool fetch_ahead_ = false;
   int64_t lines_ = 0, packed_floats_ = 0;
   float* packed_ = nullptr;
@@ -100,13 +103,8 @@ void GatherRun::plan_blocks() {
   for (const GatherInput& input : g_.inputs) first_line_.push_back(lines_), lines_ += kernel_rows_ * g_.weights.kernel[2] * input.channels;
   tap_position_.assign(static_cast<std::size_t>(g_.weights.kernel[2]), 0);
   int64_t position = 0;
-  for (const AxisPhase& phase : w_.phases) {
-    inside_.emplace_back();
-    for (const AxisTap& tap : phase.taps) {
-      inside_.back().push_back({-floor_div(tap.at, w_.in_step), floor_div(w_.in - 1 - tap.at, w_.in_step) + 1});
-      tap_position_[static_cast<std::size_t>(tap.k)] = position++;
-    }
-  }
+  for (const AxisPhase& phase : w_.phases)
+    for (const AxisTap& tap : phase.taps) tap_position_[static_cast<std::size_t>(tap.k)] = position++;
   for (const GatherOutput& output : g_.outputs)
     for (int64_t done = 0; done < output.channels;) {
       const int64_t left = ceil_div(output.channels - done, kernels_.lanes);
@@ -174,8 +172,6 @@ void GatherRun::find_in_rows(const Slab& slab, Lists& lists) const {
 // The segments of some W taps for one output row: one per kernel row and input, or one per tap where taps are not neighbours in memory.
 void GatherRun::find_segments(int64_t n, const int64_t* in_rows, const AxisPhase& phase, std::size_t tap, std::size_t taps,
                               Lists& lists) const {
-  if (lists.known && lists.tap == tap && lists.taps == taps) return;
-  lists.known = true, lists.tap = tap, lists.taps = taps;
   lists.segments.clear();
   for (int64_t r = 0; r < kernel_rows_; ++r) {
     if (in_rows[r] < 0) continue;
@@ -195,29 +191,20 @@ void GatherRun::find_segments(int64_t n, const int64_t* in_rows, const AxisPhase
   }
 }
 
-// A tile at a border. Taps that are inside for the same voxels of the tile go together. Those that are inside for all of them come first
-// and start from the bias.
-void GatherRun::border_tile(int64_t n, const int64_t* in_rows, const AxisPhase& phase, const Block& block, int64_t j, int voxels, float* to,
-                            int64_t to_step, Ahead& ahead, Lists& lists) const {
-  const std::vector<Span>& inside = inside_[static_cast<std::size_t>(&phase - w_.phases.data())];
+// Taps that are inside for the same voxels of the tile go together.
+void GatherRun::border_tile(int64_t n, const int64_t* in_rows, const AxisPhase& phase, const Block& block, int64_t j, int voxels,
+                            float* sums, Ahead& ahead, Lists& lists) const {
+  const int64_t width = this->width(block);
   const Span all{j, j + voxels};
-  const auto clipped = [&](std::size_t t) { return Span{std::max(inside[t].begin, all.begin), std::min(inside[t].end, all.end)}; };
-  const float* const bias = packed_ + block.bias;
-  bool begun = false;
-  for (const bool whole : {true, false}) {
-    if (!whole && !begun)
-      for (int v = 0; v < voxels; ++v) std::memcpy(to + v * to_step, bias, static_cast<std::size_t>(width(block)) * sizeof(float));
-    for (std::size_t t = 0, next = 0; t < inside.size(); t = next) {
-      const Span span = clipped(t);
-      for (next = t + 1; next < inside.size() && clipped(next) == span;) ++next;
-      if (span.begin >= span.end || (span == all) != whole) continue;
-      find_segments(n, in_rows, phase, t, next - t, lists);
-      float* const first = to + (span.begin - j) * to_step;
-      kernels_.tile[block.vectors][span.end - span.begin](lists.segments.data(), static_cast<int>(lists.segments.size()), span.begin,
-                                                          packed_ + block.weights, whole ? bias : first, whole ? 0 : to_step, first,
-                                                          to_step, ahead);
-      begun = true;
-    }
+  for (int v = 0; v < voxels; ++v) std::memcpy(sums + v * width, packed_ + block.bias, static_cast<std::size_t>(width) * sizeof(float));
+  for (std::size_t t = 0, next = 0; t < phase.taps.size(); t = next) {
+    const Span span = inside(w_, phase.taps[t], all);
+    for (next = t + 1; next < phase.taps.size() && inside(w_, phase.taps[next], all) == span;) ++next;
+    if (span.begin >= span.end) continue;
+    find_segments(n, in_rows, phase, t, next - t, lists);
+    float* const to = sums + (span.begin - j) * width;
+    kernels_.tile[block.vectors][span.end - span.begin](lists.segments.data(), static_cast<int>(lists.segments.size()), span.begin,
+                                                        packed_ + block.weights, to, width, to, width, ahead);
   }
 }
 
@@ -251,24 +238,23 @@ void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const B
   const bool straight = block.channels == width && block.beta == 0.0f && g_.activation.kind == ActivationKind::identity;
   const int64_t* in_rows = lists.in_rows.data() + r * kernel_rows_;
   Span interior = range;
-  for (const Span& span : inside_[static_cast<std::size_t>(&phase - w_.phases.data())])
-    interior = {std::max(interior.begin, span.begin), std::min(interior.end, span.end)};
-  lists.known = false;
+  for (const AxisTap& tap : phase.taps) interior = inside(w_, tap, interior);
+  bool found = false;
   for (int64_t i = 0; i < tiles; ++i) {
     const int64_t begin = range.begin + length * i / tiles, end = range.begin + length * (i + 1) / tiles;
     const int voxels = static_cast<int>(end - begin);
     float* const y = out(slab, r, phase, block, begin);
     Ahead ahead = look_ahead(slab, r, block, phase, begin, end, lists);
-    float* const to = straight ? y : sums;
-    const int64_t to_step = straight ? y_step : width;
-    if (begin >= interior.begin && end <= interior.end) {
-      find_segments(slab.n, in_rows, phase, 0, phase.taps.size(), lists);
+    const bool whole = begin >= interior.begin && end <= interior.end;
+    if (whole) {
+      if (!found) find_segments(slab.n, in_rows, phase, 0, phase.taps.size(), lists);
       kernels_.tile[block.vectors][voxels](lists.segments.data(), static_cast<int>(lists.segments.size()), begin, packed_ + block.weights,
-                                           packed_ + block.bias, 0, to, to_step, ahead);
+                                           packed_ + block.bias, 0, straight ? y : sums, straight ? y_step : width, ahead);
     } else {
-      border_tile(slab.n, in_rows, phase, block, begin, voxels, to, to_step, ahead, lists);
+      border_tile(slab.n, in_rows, phase, block, begin, voxels, sums, ahead, lists);
     }
-    if (!straight) kernels_.finish(y, y_step, sums, width, voxels, block.channels, block.beta, g_.activation);
+    found = whole;
+    if (!straight || !whole) kernels_.finish(y, y_step, sums, width, voxels, block.channels, block.beta, g_.activation);
   }
 }
 
