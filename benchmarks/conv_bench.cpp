@@ -1,9 +1,10 @@
 // How fast are the cpu convolutions, in GFLOP/s and as a share of what the multipliers can do?
-// Prints one CSV line per shape and pass: name, pass, best and median seconds (CPU time of all threads / threads, and wall), GFLOP/s and
-// share of peak at the median.
+// Prints one CSV line per shape and pass: name, pass, best and median seconds (CPU time of all threads / threads, and wall), GFLOP/s
+// (of the plain sum, whatever the algorithm) and share of peak at the median, and the largest difference from the direct sum as a part of the largest value.
 // The peak is measured beside every line, because clocks and neighbours move. peers/conv_peer.py runs PyTorch on the same shapes, in turns.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -93,7 +94,33 @@ Tensor random_tensor(Shape shape, std::uint64_t seed) {
   return t;
 }
 
-void run_shape(const std::string& line, const std::string& filter, const std::string& only, double seconds) {
+// "direct", "exact", "fast", or a Winograd tile such as "244".
+ConvAlgorithm algorithm(const std::string& name) {
+  using Allow = ConvAlgorithm::Allow;
+  if (name == "direct") return {Allow::direct, {}};
+  if (name == "exact") return {Allow::exact, {}};
+  ConvAlgorithm a;
+  if (name.size() == 3 && name.find_first_not_of("124") == std::string::npos)
+    for (std::size_t i = 0; i < 3; ++i) a.tile[i] = static_cast<std::int8_t>(name[i] - '0');
+  return a;
+}
+
+// The largest difference from the direct sum, as a part of the largest value.
+double error_of(const std::function<void(const Exec&)>& work, const Exec& ex, const Tensor& result) {
+  Exec direct = ex;
+  direct.convolution = {ConvAlgorithm::Allow::direct, {}};
+  work(direct);
+  const std::vector<float> wanted(result.data<float>(), result.data<float>() + result.elements());
+  work(ex);
+  double most = 0, difference = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    most = std::max(most, std::abs(static_cast<double>(wanted[i])));
+    difference = std::max(difference, std::abs(static_cast<double>(wanted[i]) - static_cast<double>(result.data<float>()[i])));
+  }
+  return difference / most;
+}
+
+void run_shape(const std::string& line, const std::string& filter, const std::string& only, double seconds, const ConvAlgorithm& how) {
   std::istringstream in(line);
   std::string name;
   std::int64_t n, d[3], i0, i1, o, k[3], s[3], dilation, transposed;
@@ -107,7 +134,7 @@ void run_shape(const std::string& line, const std::string& filter, const std::st
     out[a] = transposed ? d[a] * s[a] : (d[a] + 2 * p.pad[a] - dilation * (k[a] - 1) - 1) / s[a] + 1;
   }
   ScratchOwner scratch(kCpu);
-  const Exec ex{kCpu, &scratch, nullptr};
+  const Exec ex{kCpu, &scratch, nullptr, how};
   const Tensor b = random_tensor({o}, 1), none;
   Tensor x0 = random_tensor({n, d[0], d[1], d[2], i0}, 2), x1 = i1 ? random_tensor({n, d[0], d[1], d[2], i1}, 3) : none;
   Tensor y = random_tensor({n, out[0], out[1], out[2], o}, 4);
@@ -117,25 +144,27 @@ void run_shape(const std::string& line, const std::string& filter, const std::st
   const double flop = 2 * voxels * static_cast<double>(k[0] * k[1] * k[2] * (i0 + i1) * o);
   struct Pass {
     const char* name;
-    std::function<void()> work;
+    const Tensor& result;
+    std::function<void(const Exec&)> work;
   };
   std::vector<Pass> passes;
   if (transposed) {
-    passes.push_back({"forward", [&] { conv_backward_data(ex, Grad{y}, Grad{}, x0, w, b, p); }});
-    passes.push_back({"data", [&] { conv_forward(ex, dx0, y, none, w, none, p); }});
-    passes.push_back({"weight", [&] { conv_backward_weight(ex, Grad{dw}, x0, y, none, p); }});
+    passes.push_back({"forward", y, [&](const Exec& e) { conv_backward_data(e, Grad{y}, Grad{}, x0, w, b, p); }});
+    passes.push_back({"data", dx0, [&](const Exec& e) { conv_forward(e, dx0, y, none, w, none, p); }});
+    passes.push_back({"weight", dw, [&](const Exec& e) { conv_backward_weight(e, Grad{dw}, x0, y, none, p); }});
   } else {
-    passes.push_back({"forward", [&] { conv_forward(ex, y, x0, x1, w, b, p); }});
-    if (i0 > 1) passes.push_back({"data", [&] { conv_backward_data(ex, Grad{dx0}, Grad{dx1}, y, w, none, p); }});
-    passes.push_back({"weight", [&] { conv_backward_weight(ex, Grad{dw}, y, x0, x1, p); }});
+    passes.push_back({"forward", y, [&](const Exec& e) { conv_forward(e, y, x0, x1, w, b, p); }});
+    if (i0 > 1) passes.push_back({"data", dx0, [&](const Exec& e) { conv_backward_data(e, Grad{dx0}, Grad{dx1}, y, w, none, p); }});
+    passes.push_back({"weight", dw, [&](const Exec& e) { conv_backward_weight(e, Grad{dw}, y, x0, x1, p); }});
   }
   for (const Pass& pass : passes) {
     if (only.size() && only != pass.name) continue;
     const double before = peak();
-    const Times t = measure(seconds, pass.work);
+    const Times t = measure(seconds, [&] { pass.work(ex); });
+    const double error = error_of(pass.work, ex, pass.result);
     const double top = (before + peak()) / 2, rate = flop / t.cpu_median * 1e-9;
-    std::printf("%s,%s,%.6f,%.6f,%.6f,%.6f,%.1f,%.1f\n", name.c_str(), pass.name, t.cpu, t.cpu_median, t.wall, t.wall_median, rate,
-                100 * rate / top);
+    std::printf("%s,%s,%.6f,%.6f,%.6f,%.6f,%.1f,%.1f,%.1e\n", name.c_str(), pass.name, t.cpu, t.cpu_median, t.wall, t.wall_median, rate,
+                100 * rate / top, error);
     std::fflush(stdout);
   }
 }
@@ -144,7 +173,7 @@ void run_shape(const std::string& line, const std::string& filter, const std::st
 }  // namespace vg
 
 int main(int argc, char** argv) {
-  std::string shapes = "benchmarks/conv_shapes.txt", filter, only;
+  std::string shapes = "benchmarks/conv_shapes.txt", filter, only, how = "fast";
   double seconds = 0.3;
   int threads = 0;
   CLI::App app("Times the cpu convolutions beside the machine's measured peak.", "conv_bench");
@@ -152,14 +181,15 @@ int main(int argc, char** argv) {
   app.add_option("-f", filter, "only lines that contain this");
   app.add_option("-p", only, "only this pass");
   app.add_option("-s", seconds, "seconds per measurement")->capture_default_str();
+  app.add_option("-a", how, "direct, exact, fast, or a Winograd tile such as 244")->capture_default_str();
   app.add_option("-t", threads, "threads (default: all)");
   CLI11_PARSE(app, argc, argv);
   if (threads > 0) vg::set_threads(threads);
   std::ifstream file(shapes);
   if (!file) return std::fprintf(stderr, "conv_bench: cannot read %s\n", shapes.c_str()), 1;
-  std::puts("name,pass,cpu,cpu_median,wall,wall_median,gflops,percent_of_peak");
+  std::puts("name,pass,cpu,cpu_median,wall,wall_median,gflops,percent_of_peak,error");
   for (std::string line; std::getline(file, line);)
-    if (!line.empty() && line[0] != '#') vg::run_shape(line, filter, only, seconds);
+    if (!line.empty() && line[0] != '#') vg::run_shape(line, filter, only, seconds, vg::algorithm(how));
   return 0;
 }
 #endif

@@ -25,6 +25,10 @@ VG_KERNEL(conv_forward, Tensor& y, const Tensor& x0, const Tensor& x1, const Ten
 // whose PyTorch weight (I_t, O_t, ...) is this w as it stands: O = I_t, I = O_t.
 VG_KERNEL(conv_backward_data, const Grad& dx0, const Grad& dx1, const Tensor& dy, const Tensor& w, const Tensor& b, const ConvParams& p);
 
+// Bytes of scratch memory that the two take on the cpu, for planners. x: all input channels; y: the extents of the output.
+std::size_t conv_forward_scratch(const Shape& y, const Shape& x, const Shape& w, const ConvParams& p, const ConvAlgorithm& algorithm);
+std::size_t conv_backward_data_scratch(const Shape& dx, const Shape& dy, const Shape& w, const ConvParams& p, const ConvAlgorithm& algorithm);
+
 // dw[o, i, k] = sum over n, z of dy[n, z, o] * x[n, z*stride - pad + k*dilation, i]
 // Deterministic: fixed chunks within a sample, then a fixed binary tree over the samples; the same bits for any number of threads.
 VG_KERNEL(conv_backward_weight, const Grad& dw, const Tensor& dy, const Tensor& x0, const Tensor& x1, const ConvParams& p);

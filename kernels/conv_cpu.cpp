@@ -1,8 +1,8 @@
-// Convolution and its data gradient on the cpu: which input position each tap reads, and where the weights lie. conv_cpu_gather.cpp does
-// the work.
+// Convolution and its data gradient on the cpu: which input position each tap reads, and where the weights lie. conv_cpu_gather.cpp
+// sums as the formula says, conv_cpu_winograd.cpp with fewer multiplications.
 #include <cassert>
 
-#include "kernels/conv_cpu_gather.h"
+#include "kernels/conv_cpu_winograd.h"
 
 namespace vg {
 
@@ -31,7 +31,7 @@ Axis backward_axis(int64_t out, int64_t in, int64_t kernel, int64_t stride, int6
   return axis;
 }
 
-void run(const Exec& ex, Gather& g, const Shape& out, const Shape& in, const ConvParams& p, bool backward) {
+void find_axes(Gather& g, const Shape& out, const Shape& in, const ConvParams& p, bool backward) {
   bool pointwise = true;
   for (int a = 0; a < 3; ++a)
     pointwise = pointwise && g.weights.kernel[a] == 1 && p.stride[a] == 1 && p.pad[a] == 0 && out[1 + a] == in[1 + a];
@@ -43,7 +43,24 @@ void run(const Exec& ex, Gather& g, const Shape& out, const Shape& in, const Con
       g.axis[a] =
           (backward ? backward_axis : forward_axis)(out[1 + a], in[1 + a], g.weights.kernel[a], p.stride[a], p.dilation[a], p.pad[a]);
   }
-  run_gather(ex, g);
+}
+
+void run(const Exec& ex, const Gather& g) {
+  if (const WinogradTile tile = choose_winograd(ex.convolution, g); tile.used())
+    run_winograd(ex, g, tile);
+  else
+    run_gather(ex, g);
+}
+
+// Without tensors: what planning needs.
+std::size_t scratch(Gather& g, const Shape& out, const Shape& in, const Shape& w, std::int64_t from, std::int64_t to, const ConvParams& p, const ConvAlgorithm& how,
+                    bool backward) {
+  g.samples = out.n();
+  g.inputs.push_back({nullptr, from, 0}), g.outputs.push_back({nullptr, to, 0, 0.0f});
+  for (int a = 0; a < 3; ++a) g.weights.kernel[a] = w[2 + a];
+  find_axes(g, out, in, p, backward);
+  const WinogradTile tile = choose_winograd(how, g);
+  return tile.used() ? winograd_scratch(g, tile) : gather_scratch(g);
 }
 
 }  // namespace
@@ -61,7 +78,8 @@ void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1,
   g.outputs.push_back({y.data<float>(), ws[0], 0, 0.0f});
   g.weights = {w.data<float>(), ws[1] * taps, taps, {ws[2], ws[3], ws[4]}, b.defined() ? b.data<float>() : nullptr};
   g.activation = p.activation;
-  run(ex, g, y.shape(), xs, p, false);
+  find_axes(g, y.shape(), xs, p, false);
+  run(ex, g);
 }
 
 void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const Tensor& dy, const Tensor& w, const Tensor& b,
@@ -78,10 +96,21 @@ void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const 
   if (dx0.wanted()) g.outputs.push_back({dx0.data(), dx0.shape().c(), 0, dx0.beta});
   if (dx1.wanted()) g.outputs.push_back({dx1.data(), dx1.shape().c(), ws[1] - dx1.shape().c(), dx1.beta});
   g.weights = {w.data<float>(), taps, ws[1] * taps, {ws[2], ws[3], ws[4]}, b.defined() ? b.data<float>() : nullptr};
-  run(ex, g, out, ds, p, true);
+  find_axes(g, out, ds, p, true);
+  run(ex, g);
 }
 
 }  // namespace cpu
+
+std::size_t conv_forward_scratch(const Shape& y, const Shape& x, const Shape& w, const ConvParams& p, const ConvAlgorithm& algorithm) {
+  cpu::Gather g{};
+  return cpu::scratch(g, y, x, w, w[1], w[0], p, algorithm, false);
+}
+
+std::size_t conv_backward_data_scratch(const Shape& dx, const Shape& dy, const Shape& w, const ConvParams& p, const ConvAlgorithm& algorithm) {
+  cpu::Gather g{};
+  return cpu::scratch(g, dx, dy, w, w[0], w[1], p, algorithm, true);
+}
 
 VG_IMPL(cpu, cpu, conv_forward);
 VG_IMPL(cpu, cpu, conv_backward_data);

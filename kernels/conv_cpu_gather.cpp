@@ -41,8 +41,9 @@ Span inside(const Axis& axis, const AxisTap& tap, Span within) {
 
 class GatherRun {
  public:
-  GatherRun(const Exec& ex, const Gather& gather);
-  void run();
+  explicit GatherRun(const Gather& gather);
+  void run(const Exec& ex);
+  int64_t floats() const { return packed_floats_; }  // of scratch
 
  private:
   struct Lists {                   // of one thread, reused
@@ -85,7 +86,7 @@ constexpr int64_t kWork = 4 << 20;        // multiply-adds in a slab: some 50 mi
 constexpr int64_t kFewBytes = 256 << 10;  // of packed weights that may be read again for every slab
 constexpr int64_t kInputBytes = 1 << 20;  // of input rows that stay in the second-level cache while all blocks pass
 
-GatherRun::GatherRun(const Exec& ex, const Gather& gather)
+GatherRun::GatherRun(const Gather& gather)
     : g_(gather),
       kernels_(tile_kernels()),
       d_(gather.axis[0]),
@@ -95,8 +96,6 @@ GatherRun::GatherRun(const Exec& ex, const Gather& gather)
   plan_blocks();
   // With one product per input channel (1x1x1, 2x2x2 upsampling) memory has no pause to be used.
   fetch_ahead_ = w_.phases.size() == 1 && kernel_rows_ > 1;
-  packed_ = ex.scratch->reserve<float>(packed_floats_);
-  pack();
 }
 
 void GatherRun::plan_blocks() {
@@ -260,7 +259,9 @@ void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const B
 
 // Work is cut into slabs of output rows; slabs are grouped so that the input rows of a group stay in cache while one block of channels
 // after the other passes over them. Nothing of this depends on the number of samples or of threads.
-void GatherRun::run() {
+void GatherRun::run(const Exec& ex) {
+  packed_ = ex.scratch->reserve<float>(packed_floats_);
+  pack();
   const int64_t blocks = static_cast<int64_t>(blocks_.size()), out_rows = d_.out * h_.out, positions = w_.phases[0].count;
   const int64_t cuts = ceil_div(positions, kColumns), longest = std::min(positions, kColumns);
   const bool together = packed_floats_ * static_cast<int64_t>(sizeof(float)) <= kFewBytes;  // all blocks in a piece of work
@@ -290,6 +291,7 @@ void GatherRun::run() {
 
 }  // namespace
 
-void run_gather(const Exec& ex, const Gather& gather) { GatherRun(ex, gather).run(); }
+void run_gather(const Exec& ex, const Gather& gather) { GatherRun(gather).run(ex); }
+std::size_t gather_scratch(const Gather& gather) { return static_cast<std::size_t>(GatherRun(gather).floats()) * sizeof(float); }
 
 }  // namespace vg::cpu

@@ -49,5 +49,6 @@ struct Gather {
 };
 
 void run_gather(const Exec& ex, const Gather& gather);
+std::size_t gather_scratch(const Gather& gather);  // bytes
 
 }  // namespace vg::cpu

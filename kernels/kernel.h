@@ -7,6 +7,7 @@
 // Argument order: exec, outputs, inputs, one parameter struct. Callers (layers/, infer/, train/) have checked shapes; kernels assert them.
 // Read by g++, clang and nvcc alike. Which kernels exist, and where each is implemented: all_kernels().
 #pragma once
+#include <cstdint>
 #include <type_traits>
 #include <vector>
 
@@ -31,11 +32,19 @@ struct Scratch {
   }
 };
 
+// By which arithmetic a convolution may be computed on the cpu. Results differ by rounding: `exact` stays within that of the plain sum,
+// `fast` may round some 5 times as coarsely (3e-6 of the largest value) where that is faster.
+struct ConvAlgorithm {
+  enum class Allow : std::uint8_t { fast, exact, direct } allow = Allow::fast;
+  std::int8_t tile[3] = {0, 0, 0};  // D, H, W: a Winograd tile (1, 2 or 4 per axis) wherever it is possible; 0: the fastest that is allowed
+};
+
 // Where and how work is done, never what is computed.
 struct Exec {
   Device device;
   Scratch* scratch = nullptr;
   void* stream = nullptr;  // cudaStream_t on cuda
+  ConvAlgorithm convolution = {};
 };
 
 // A gradient output: where to write, and whether to add to what is there. Undefined tensor: not wanted.

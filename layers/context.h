@@ -17,8 +17,9 @@ struct Context {
   bool training = false;    // batch norm: use and update batch statistics
   ScratchOwner scratch;
   void* stream = nullptr;
+  ConvAlgorithm convolution;  // which arithmetic is allowed
 
-  Exec exec() { return Exec{device, &scratch, stream}; }
+  Exec exec() { return Exec{device, &scratch, stream, convolution}; }
 };
 
 }  // namespace vg

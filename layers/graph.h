@@ -48,6 +48,7 @@ struct NodeParams {
 struct OpCost {
   double multiply_adds = 0;  // of the plain definition
   double saved_bytes = 0;    // kept for backward besides inputs and output
+  std::size_t scratch_bytes = 0;  // of the forward kernel on the cpu
   bool keeps_inputs = true;  // does backward need their values?
 };
 struct OpDef {

@@ -128,7 +128,7 @@ Plan plan(const Graph& g, const Shape& input) {
   Plan p;
   std::vector<int> uses = w.uses;
   std::vector<bool> kept(g.nodes.size());  // for backward
-  std::size_t live = 0, saved = 0, parameter_bytes = 0, peak = 0;
+  std::size_t live = 0, scratch = 0, saved = 0, parameter_bytes = 0, peak = 0;
   const auto bytes = [](const Shape& s) { return block_bytes(static_cast<std::size_t>(s.elements()) * 4); };  // as memory is handed out
   const std::vector<Shape> shapes = walk_shapes(g, w, input, [&](std::size_t i, const std::vector<Shape>& in, const Shape& y) {
     const Node& n = g.nodes[i];
@@ -149,7 +149,8 @@ Plan plan(const Graph& g, const Shape& input) {
     const int first = w.inputs[i][0];
     const bool in_place = in[0] == y && first >= 0 && uses[static_cast<std::size_t>(first)] == 1 && (n.op == "norm" || n.op == "activation" || n.op == "add");
     live += node.output_bytes;
-    peak = std::max(peak, live - (in_place ? node.output_bytes : 0));
+    scratch = std::max(scratch, block_bytes(cost.scratch_bytes));  // one block, which grows
+    peak = std::max(peak, live + scratch - (in_place ? node.output_bytes : 0));
     for (int j : w.inputs[i])
       if (j >= 0 && --uses[static_cast<std::size_t>(j)] == 0) live -= p.nodes[static_cast<std::size_t>(j)].output_bytes;
     p.nodes.push_back(std::move(node));

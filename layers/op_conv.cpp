@@ -93,6 +93,10 @@ OpCost cost(const Node& node, std::span<const Shape> in, const Shape& y) {
   const double taps = static_cast<double>(c.kernel[0]) * c.kernel[1] * c.kernel[2];
   OpCost result;
   result.multiply_adds = taps * static_cast<double>(x.c()) * static_cast<double>(c.channels) * static_cast<double>((transposed ? x : y).voxels() * y.n());
+  ConvParams p;
+  std::copy_n(c.options.stride, 3, p.stride), std::copy_n(c.options.dilation, 3, p.dilation), std::copy_n(c.options.pad_low, 3, p.pad);
+  const Shape w = weight_shape(c, x.c(), transposed);
+  result.scratch_bytes = transposed ? conv_backward_data_scratch(y, x, w, p, {}) : conv_forward_scratch(y, x, w, p, {});
   if (c.options.activation.kind != ActivationKind::identity) result.saved_bytes = static_cast<double>(y.elements()) * 4;
   return result;
 }

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 struct Arguments {
   std::string input, output, model, device = "auto", volumes, confidence, qc, report, max_memory;
   int threads = 0;
-  bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false;
+  bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false;
 };
 
 // "4G", "512M", "1.5G", "1073741824"; 0: not a size.
@@ -96,6 +96,7 @@ int seginfer(Arguments a) {
     return 0;
   }
   Context ctx(device);
+  if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
   ProgressBar bar(a.quiet);
   std::vector<CaseReport> reports;
   int failed = 0;
@@ -137,6 +138,7 @@ int main(int argc, char** argv) {
   app.add_option("--qc", a.qc, "picture for quality control, PNG (several scans: a folder). It can show a face");
   app.add_option("--report", a.report, "the run as JSON");
   app.add_option("--max-mem", a.max_memory, "refuse what needs more, e.g. 4G");
+  app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
   app.add_flag("--conformed", a.conformed, "results on the network's grid instead of the scan's");
   app.add_flag("--dry-run", a.dry_run, "say what would be done, and its memory");
   app.add_flag("--plan", a.plan, "print the network's layers with shapes and costs");

@@ -16,7 +16,7 @@ struct Arguments {
   int threads = 0, phantoms = 160;
   std::int64_t epochs = -1, steps = -1, seed = -1, batch = -1;
   double rate = -1, time_limit = 0, spacing = 1.25;
-  bool resume = false, quiet = false, phantom = false, plan = false;
+  bool resume = false, quiet = false, phantom = false, plan = false, exact = false;
 };
 
 // "2" or "2/5".
@@ -50,6 +50,7 @@ TrainConfig configure(const Arguments& a) {
   if (a.steps >= 0) c.steps = a.steps;
   if (a.seed >= 0) c.seed = static_cast<std::uint64_t>(a.seed);
   if (a.batch > 0) c.batch = static_cast<int>(a.batch);
+  c.exact = c.exact || a.exact;
   if (a.rate > 0) c.schedule.rate = a.rate;
   return c;
 }
@@ -149,6 +150,7 @@ int main(int argc, char** argv) {
   app.add_option("--batch", a.batch, "images per step")->check(CLI::PositiveNumber);
   app.add_option("--rate", a.rate, "peak learning rate")->check(CLI::PositiveNumber);
   app.add_option("--seed", a.seed, "of weights, order and augmentation")->check(CLI::NonNegativeNumber);
+  app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
   app.add_option("--time-limit", a.time_limit, "seconds, after which the run is saved and stopped");
   app.add_option("--init", a.init, "weights to start from (model or safetensors file)");
   app.add_option("--order", a.order, "JSON list of batches, each a list of sample names");

@@ -53,7 +53,7 @@ Json to_json(const TrainConfig& c) {
           {"augment",
            {{"flip", a.flip}, {"intensity", a.intensity}, {"noise", a.noise}, {"affine", a.affine}, {"rotation", a.rotation}, {"scaling", a.scaling}}},
           {"batch", c.batch}, {"patch", c.patch}, {"foreground", c.foreground}, {"epochs", c.epochs}, {"steps", c.steps},
-          {"steps_per_epoch", c.steps_per_epoch}, {"overlap", c.overlap}, {"seed", c.seed}};
+          {"steps_per_epoch", c.steps_per_epoch}, {"overlap", c.overlap}, {"seed", c.seed}, {"exact", c.exact}};
 }
 
 TrainConfig train_config_from_json(const Json& j, const std::string& where) {
@@ -88,7 +88,7 @@ TrainConfig train_config_from_json(const Json& j, const std::string& where) {
     s.get_to("rotation", o.rotation), s.get_to("scaling", o.scaling);
   });
   f.get_to("batch", c.batch), f.get_to("patch", c.patch), f.get_to("foreground", c.foreground), f.get_to("epochs", c.epochs), f.get_to("steps", c.steps);
-  f.get_to("steps_per_epoch", c.steps_per_epoch), f.get_to("overlap", c.overlap), f.get_to("seed", c.seed);
+  f.get_to("steps_per_epoch", c.steps_per_epoch), f.get_to("overlap", c.overlap), f.get_to("seed", c.seed), f.get_to("exact", c.exact);
   f.done();
   check(c, where);
   return c;

@@ -27,6 +27,7 @@ struct TrainConfig {
   std::int64_t steps_per_epoch = 0;      // 0: one pass over the data
   double overlap = 0.5;                  // of validation windows
   std::uint64_t seed = 0;
+  bool exact = false;  // convolutions only by arithmetic that rounds no coarser than the plain sum (ConvAlgorithm)
 };
 
 Json to_json(const TrainConfig& c);

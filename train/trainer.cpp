@@ -141,6 +141,7 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
   config.network.spatial_dims = data.spatial_dims;
   config.network.in_channels = static_cast<int>(data.channels.size());
   config.network.classes = static_cast<int>(data.classes.size());
+  ctx.convolution.allow = config.exact ? ConvAlgorithm::Allow::exact : ConvAlgorithm::Allow::fast;
   Network net(unet(config.network), ctx.device, true);
   net.params.initialise(config.seed);
   if (!options.initial_weights.empty()) load_initial(options.initial_weights, net);

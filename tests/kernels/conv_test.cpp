@@ -1,5 +1,7 @@
 // Convolution, its two gradients and channel sums against a double-precision reference written as the formulas in kernels/conv.h. The
 // reference's own gradients are checked by finite differences of its forward pass.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -160,13 +162,47 @@ const std::vector<Case>& cases() {
       {3, {1, 65, 67}, 16, 0, 16, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {}, true, false},
       {1, {1, 3, 2100}, 17, 0, 33, {1, 1, 3}, {1, 1, 1}, {1, 1, 1}, {0, 0, 1}, {-1, -1, -1}, {}, true, false},
       {1, {1, 40, 60}, 16, 0, 44, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {-1, -1, -1}, {}, true, false},
+      {1, {13, 18, 37}, 7, 12, 19, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {-1, -1, -1}, {K::relu}, true, false},
+      {2, {6, 9, 70}, 16, 0, 32, {3, 3, 3}, {1, 1, 1}, {1, 2, 4}, {1, 2, 4}, {-1, -1, -1}, {}, false, false},
+      {2, {9, 10, 11}, 33, 0, 48, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 2, 1}, {-1, -1, -1}, {}, true, false},
+      {1, {5, 21, 23}, 17, 0, 16, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {K::elu, 1.0f}, true, false},
       {5, {3, 4, 6}, 100, 28, 96, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {-1, -1, -1}, {}, false, false},
       {1, {1, 6, 5}, 70, 0, 83, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}, {-1, -1, -1}, {}, true, false},
   };
   return list;
 }
 
-bool runs(const Case& c, const test::KernelRun& run) { return c.on_all || run.device == kCpu; }
+// One run of a kernel by one algorithm. Where Winograd is possible, the cpu proves every tile.
+struct Way {
+  KernelRun run;
+  ConvAlgorithm how;
+  double relative;  // error that is allowed
+  Exec exec() const {
+    Exec ex = run.exec();
+    ex.convolution = how;
+    return ex;
+  }
+};
+
+std::vector<Way> ways_of(const KernelBase& kernel, const Case& c, double relative) {
+  using Allow = ConvAlgorithm::Allow;
+  bool winograd = c.kernel[2] == 3;
+  for (int a = 0; a < 3; ++a) winograd = winograd && c.stride[a] == 1 && (c.kernel[a] == 1 || c.kernel[a] == 3);
+  std::vector<Way> ways;
+  for (const KernelRun& run : runs_of(kernel)) {
+    if (!c.on_all && run.device != kCpu) continue;
+    ways.push_back({run, {Allow::direct, {}}, relative});
+    if (!winograd || run.device != kCpu) continue;
+    ways.push_back({run, {Allow::fast, {2, 2, 2}}, 3 * relative});
+    ways.push_back({run, {Allow::fast, {2, 4, 4}}, 4 * relative});
+    ways.push_back({run, {Allow::fast, {4, 4, 4}}, 8 * relative});
+    for (std::size_t i = ways.size() - 3; i < ways.size(); ++i) {
+      const std::string tile = fmt::format(", F({},{},{})", ways[i].how.tile[0], ways[i].how.tile[1], ways[i].how.tile[2]);
+      ways[i].run.name += tile, ways[i].run.group += tile;
+    }
+  }
+  return ways;
+}
 
 class Convolution : public ::testing::TestWithParam<Case> {
  protected:
@@ -181,12 +217,12 @@ TEST_P(Convolution, Forward) {
   Doubles want = forward(c, doubles(x), doubles(w), c.bias ? doubles(b) : Doubles());
   for (double& v : want) v = apply(c.activation, v);
   Bits bits;
-  for (const test::KernelRun& run : runs_of(conv_forward)) {
-    if (!runs(c, run)) continue;
+  for (const Way& way : ways_of(conv_forward, c, 4e-6)) {
+    const KernelRun& run = way.run;
     SCOPED_TRACE(run.name);
     Tensor y = run.blank(c.y_shape());
-    conv_forward(run.exec(), y, x0(run), x1(run), run.put(w, c.w_shape()), c.bias ? run.put(b) : Tensor(), c.params());
-    expect_close(y, want, {.relative = 4e-6});
+    conv_forward(way.exec(), y, x0(run), x1(run), run.put(w, c.w_shape()), c.bias ? run.put(b) : Tensor(), c.params());
+    expect_close(y, want, {.relative = way.relative});
     bits.same(run, y);
   }
 }
@@ -197,8 +233,8 @@ TEST_P(Convolution, BackwardData) {
   p.activation = {};
   const bool sparse = want.size() == 1 || c.stride[0] * c.stride[1] * c.stride[2] > c.taps();
   Bits bits;
-  for (const test::KernelRun& run : runs_of(conv_backward_data)) {
-    if (!runs(c, run)) continue;
+  for (const Way& way : ways_of(conv_backward_data, c, 2e-6)) {
+    const KernelRun& run = way.run;
     SCOPED_TRACE(run.name);
     for (int which = 1; which <= (c.i1 ? 3 : 1); ++which)
       for (const float beta : {0.0f, 1.0f}) {
@@ -206,10 +242,10 @@ TEST_P(Convolution, BackwardData) {
         Output dx0, dx1;
         if (which & 1) dx0 = run.output(c.x_shape(c.i0), beta, 5);
         if (which & 2) dx1 = run.output(c.x_shape(c.i1), beta, 6);
-        conv_backward_data(run.exec(), dx0.grad, dx1.grad, run.put(dy, c.y_shape()), run.put(w, c.w_shape()), Tensor(), p);
+        conv_backward_data(way.exec(), dx0.grad, dx1.grad, run.put(dy, c.y_shape()), run.put(w, c.w_shape()), Tensor(), p);
         const std::string what = std::to_string(which) + " " + std::to_string(beta);
-        if (which & 1) expect_close(dx0, columns(want, c.inputs(), 0, c.i0), {.relative = 2e-6, .trivial = sparse});
-        if (which & 2) expect_close(dx1, columns(want, c.inputs(), c.i0, c.i1), {.relative = 2e-6, .trivial = sparse});
+        if (which & 1) expect_close(dx0, columns(want, c.inputs(), 0, c.i0), {.relative = way.relative, .trivial = sparse});
+        if (which & 2) expect_close(dx1, columns(want, c.inputs(), c.i0, c.i1), {.relative = way.relative, .trivial = sparse});
         if (which & 1) bits.same(run, dx0.grad.tensor, "dx0 " + what);
         if (which & 2) bits.same(run, dx1.grad.tensor, "dx1 " + what);
       }
@@ -223,12 +259,12 @@ TEST_P(Convolution, TransposedForward) {
   ConvParams p = c.params();
   p.activation = {};
   Bits bits;
-  for (const test::KernelRun& run : runs_of(conv_backward_data)) {
-    if (!runs(c, run)) continue;
+  for (const Way& way : ways_of(conv_backward_data, c, 4e-6)) {
+    const KernelRun& run = way.run;
     SCOPED_TRACE(run.name);
     Output y = run.output(c.x_shape(c.i0), 0.0f);
-    conv_backward_data(run.exec(), y.grad, Grad{}, run.put(dy, c.y_shape()), run.put(w, c.w_shape()), run.put(bias), p);
-    expect_close(y, want, {.relative = 4e-6});
+    conv_backward_data(way.exec(), y.grad, Grad{}, run.put(dy, c.y_shape()), run.put(w, c.w_shape()), run.put(bias), p);
+    expect_close(y, want, {.relative = way.relative});
     bits.same(run, y.grad.tensor);
   }
 }
@@ -239,14 +275,14 @@ TEST_P(Convolution, BackwardWeight) {
   ConvParams p = c.params();
   p.activation = {};
   Bits bits;
-  for (const test::KernelRun& run : runs_of(conv_backward_weight)) {
-    if (!runs(c, run)) continue;
+  for (const Way& way : ways_of(conv_backward_weight, c, 4e-6)) {
+    const KernelRun& run = way.run;
     SCOPED_TRACE(run.name);
     for (const float beta : {0.0f, 1.0f}) {
       SCOPED_TRACE("beta " + std::to_string(beta));
       Output dw = run.output(c.w_shape(), beta);
-      conv_backward_weight(run.exec(), dw.grad, run.put(dy, c.y_shape()), x0(run), x1(run), p);
-      expect_close(dw, want, {.relative = 4e-6, .trivial = sparse || want.size() == 1});
+      conv_backward_weight(way.exec(), dw.grad, run.put(dy, c.y_shape()), x0(run), x1(run), p);
+      expect_close(dw, want, {.relative = way.relative, .trivial = sparse || want.size() == 1});
       bits.same(run, dw.grad.tensor, "dw " + std::to_string(beta));
     }
   }

@@ -1,0 +1,475 @@
+// The engine of Winograd convolution on the cpu. A block is some rows of tiles. Its three phases:
+//
+//   rows      t[q][row][x] = B^T over D and H of the input, once for every x of the row: neighbouring tiles share it
+//   columns   for every q:  v[p][tile] = B^T over W,  m[p][tile] = v[p] u[q][p] (the register tiles of the direct sum),  r[q][row][x] = A^T over W
+//   outputs   y[z][y][x] = A^T over D and H of r, bias, activation
+//
+// v and m of one q stay in the first-level cache, t and r in the second. Dilation costs nothing: a tile's voxels are `dilation` apart.
+// Narrow layers: every thread has blocks of its own. Wide ones, whose transformed weights u exceed the second-level cache: all threads work
+// on one block, phase by phase, and share out the q, so that u streams past once per block.
+#include "kernels/conv_cpu_winograd.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tensor/parallel.h"
+
+namespace vg::cpu {
+namespace {
+
+using std::int64_t;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t lines(int64_t floats) { return ceil_div(floats, 16) * 16; }
+// Rows whose distance is a multiple of 4 KiB would fight for the same places of the first-level cache.
+int64_t odd_lines(int64_t floats) { return (ceil_div(floats, 16) | 1) * 16; }
+
+// One axis as tiles: tile i makes outputs starts[i] + j dilation, j < m, of inputs starts[i] + at + k dilation, k < n.
+struct AxisTiles {
+  int m = 0, n = 0;
+  int64_t dilation = 1, at = 0, out = 0, in = 0;
+  std::vector<int64_t> starts;
+  int64_t group() const { return m * dilation; }  // outputs that the tiles of all residues make together
+};
+
+AxisTiles tiles_of(const Axis& axis, int m) {
+  const AxisPhase& phase = axis.phases[0];
+  AxisTiles t{m, WinogradTile::points(m), 1, phase.taps[0].at, axis.out, axis.in, {}};
+  if (phase.taps.size() > 1) t.dilation = phase.taps[1].at - phase.taps[0].at;
+  for (int64_t g = 0; g < t.out; g += t.group())
+    for (int64_t r = 0; r < t.dilation && g + r < t.out; ++r) t.starts.push_back(g + r);
+  return t;
+}
+
+bool three_taps(const Axis& axis) {
+  if (axis.phases.size() != 1 || axis.in_step != 1 || axis.phases[0].taps.size() != 3) return false;
+  const std::vector<AxisTap>& taps = axis.phases[0].taps;
+  return taps[2].at - taps[1].at == taps[1].at - taps[0].at && taps[1].at > taps[0].at;
+}
+bool one_tap(const Axis& axis) { return axis.phases.size() == 1 && axis.in_step == 1 && axis.phases[0].taps.size() == 1; }
+
+constexpr int64_t kChunkTiles = 56;  // that go through v and m together
+
+struct Block {  // of output channels: `vectors` vectors, some maybe beyond the last
+  float* y;
+  int64_t y_channels, first, column;  // of y; within the weights; within r
+  int channels, vectors;
+  float beta;
+  int64_t weights;  // where its lines begin in u
+};
+
+// Rows of tiles [row, row + rows), groups of tiles along W [group, group + groups).
+struct Piece {
+  int64_t row, rows, group, groups;
+};
+
+// Where tiles begin in a row of t and of r, floats.
+struct Starts {
+  int64_t tiles, t[kChunkTiles], r[kChunkTiles];
+};
+
+struct Room {  // of one block
+  float *t, *r, *v, *m, *finish;
+};
+
+class WinogradRun {
+ public:
+  WinogradRun(const Gather& gather, const WinogradTile& tile);
+  void run(const Exec& ex);
+  int64_t floats() const { return zero_floats_ + bias_floats_ + lines(u_floats_) + threads() * own_floats_ + shared_floats_; }  // of scratch
+
+ private:
+  void plan_channels();
+  void plan_pieces();
+  void plan_room();
+  void pack();
+  void pack_lines(const Block& block, std::size_t input, int64_t first, int64_t last) const;
+  Piece piece(int64_t index) const;
+  void in_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, float* t) const;
+  Starts starts(const Piece& p, int64_t begin, int64_t end) const;
+  void columns(const Starts& at, int64_t q, const Room& room, Ahead& ahead) const;
+  Ahead look_ahead(const Piece& p, const Piece& next, int64_t q) const;
+  void out_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, const Room& room) const;
+  int64_t width(const Block& block) const { return block.vectors * tiles_.lanes; }
+  int64_t piece_tiles(const Piece& p) const {
+    const auto& s = axis_[2].starts;
+    return std::lower_bound(s.begin(), s.end(), (p.group + p.groups) * axis_[2].group()) -
+           std::lower_bound(s.begin(), s.end(), p.group * axis_[2].group());
+  }
+
+  const Gather& g_;
+  const WinogradTile tile_;
+  const TileKernels& tiles_;
+  const WinogradKernels& kernels_;
+  AxisTiles axis_[3];
+  const int qs_, ps_;  // points of D and H together, of W
+  std::vector<Block> blocks_;
+  std::vector<int64_t> column_;         // where an input's channels begin in t and v
+  int64_t lines_ = 0;                   // input channels of all inputs
+  int64_t in_width_ = 0, out_width_ = 0;  // of t and r, floats per voxel
+  int64_t rows_ = 0;                    // rows of tiles of all samples
+  int64_t groups_ = 0, piece_groups_ = 0, piece_rows_ = 0, pieces_ = 0, t_span_ = 0, r_span_ = 0;  // spans: voxels of a row of t, of r
+  int64_t t_q_ = 0, r_q_ = 0, chunk_ = 0;  // floats between points; tiles in one step of `columns`
+  bool together_ = false;               // all threads on one block
+  float *u_ = nullptr, *bias_ = nullptr, *zeros_ = nullptr;
+  int64_t u_floats_ = 0, t_floats_ = 0, r_floats_ = 0, v_floats_ = 0, m_floats_ = 0, finish_floats_ = 0;
+  int64_t zero_floats_ = 0, bias_floats_ = 0, own_floats_ = 0, shared_floats_ = 0;  // own: of each thread
+};
+
+constexpr int64_t kSecondLevel = 1 << 20;  // bytes of transformed weights that every thread may read for itself
+constexpr int64_t kPieceTiles = 28;        // of one thread's block: enough to read u for, few enough for t and r to stay in cache
+constexpr int64_t kTogetherBytes = 8 << 20;  // of t and r when threads share a block
+constexpr int64_t kFinish = 8;             // voxels along W that are finished together
+
+WinogradRun::WinogradRun(const Gather& gather, const WinogradTile& tile)
+    : g_(gather),
+      tile_(tile),
+      tiles_(tile_kernels()),
+      kernels_(winograd_kernels()),
+      axis_{tiles_of(gather.axis[0], tile.m[0]), tiles_of(gather.axis[1], tile.m[1]), tiles_of(gather.axis[2], tile.m[2])},
+      qs_(axis_[0].n * axis_[1].n),
+      ps_(axis_[2].n) {
+  plan_channels();
+  plan_pieces();
+  plan_room();
+}
+
+void WinogradRun::plan_channels() {
+  for (const GatherInput& input : g_.inputs) {
+    column_.push_back(in_width_);
+    in_width_ += ceil_div(input.channels, tiles_.lanes) * tiles_.lanes;
+    lines_ += input.channels;
+  }
+  for (const GatherOutput& output : g_.outputs)
+    for (int64_t done = 0; done < output.channels;) {
+      const int64_t left = ceil_div(output.channels - done, tiles_.lanes);
+      Block block{};
+      block.vectors = static_cast<int>(left == 3 ? 3 : std::min<int64_t>(left, 2));
+      block.channels = static_cast<int>(std::min<int64_t>(output.channels - done, width(block)));
+      block.y = output.data + done, block.y_channels = output.channels, block.first = output.first + done, block.beta = output.beta;
+      block.column = out_width_, block.weights = u_floats_;
+      out_width_ += width(block), u_floats_ += lines_ * width(block) * qs_ * ps_;
+      blocks_.push_back(block);
+      done += block.channels;
+    }
+}
+
+void WinogradRun::plan_pieces() {
+  const AxisTiles& w = axis_[2];
+  rows_ = g_.samples * static_cast<int64_t>(axis_[0].starts.size() * axis_[1].starts.size());
+  groups_ = ceil_div(w.out, w.group());
+  const int64_t row_tiles = static_cast<int64_t>(w.starts.size());
+  const int64_t row_bytes = 4 * qs_ * w.group() * groups_ * (in_width_ + out_width_);
+  const int64_t alone = ceil_div(rows_ * row_tiles, kPieceTiles);  // blocks, if every thread has its own
+  together_ = threads() > 1 && (u_floats_ * 4 > kSecondLevel || alone < 4 * threads());
+  if (together_) {
+    piece_groups_ = groups_;
+    piece_rows_ = std::clamp<int64_t>(kTogetherBytes / row_bytes, 1, rows_);
+  } else {
+    const int64_t wanted = std::clamp<int64_t>(ceil_div(kPieceTiles, w.dilation), 1, groups_);
+    piece_groups_ = ceil_div(groups_, ceil_div(groups_, wanted));
+    piece_rows_ = piece_groups_ < groups_ ? 1 : std::clamp<int64_t>(kPieceTiles / row_tiles, 1, rows_);
+  }
+  piece_rows_ = ceil_div(rows_, ceil_div(rows_, piece_rows_));
+  pieces_ = ceil_div(rows_, piece_rows_) * ceil_div(groups_, piece_groups_);
+  r_span_ = piece_groups_ * w.group();
+  t_span_ = r_span_ + (w.n - w.m) * w.dilation;
+  t_q_ = odd_lines(piece_rows_ * t_span_ * in_width_), r_q_ = odd_lines(piece_rows_ * r_span_ * out_width_);
+  chunk_ = std::min(piece_rows_ * piece_groups_ * w.dilation, kChunkTiles);
+}
+
+Piece WinogradRun::piece(int64_t index) const {
+  const int64_t across = ceil_div(groups_, piece_groups_);
+  Piece p{index / across * piece_rows_, piece_rows_, index % across * piece_groups_, piece_groups_};
+  p.rows = std::min(p.rows, rows_ - p.row), p.groups = std::min(p.groups, groups_ - p.group);
+  return p;
+}
+
+// u: per block of output channels [q][p][input channel][width].
+void WinogradRun::pack() {
+  constexpr int64_t kGroup = 8;  // input channels in one piece of work
+  for (std::size_t i = 0; i < g_.inputs.size(); ++i) {
+    const int64_t groups = ceil_div(g_.inputs[i].channels, kGroup);
+    parallel_for(static_cast<int64_t>(blocks_.size()) * groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k)
+        pack_lines(blocks_[static_cast<std::size_t>(k / groups)], i, k % groups * kGroup,
+                   std::min(g_.inputs[i].channels, (k % groups + 1) * kGroup));
+    });
+  }
+  for (const Block& block : blocks_)
+    for (int64_t c = 0; c < width(block); ++c)
+      bias_[block.column + c] = g_.weights.bias && c < block.channels ? g_.weights.bias[block.first + c] : 0.0f;
+}
+
+void WinogradRun::pack_lines(const Block& block, std::size_t input, int64_t first, int64_t last) const {
+  alignas(64) float taps[27 * kMaxVectors * 16];
+  const GatherWeights& w = g_.weights;
+  const int64_t width = this->width(block);
+  int64_t line = first;
+  for (std::size_t i = 0; i < input; ++i) line += g_.inputs[i].channels;
+  for (int64_t c = first; c < last; ++c, ++line) {
+    const float* from = w.data + block.first * w.out_step + (g_.inputs[input].first + c) * w.in_step;
+    float* to = taps;
+    for (const AxisTap& z : g_.axis[0].phases[0].taps)
+      for (const AxisTap& y : g_.axis[1].phases[0].taps)
+        for (const AxisTap& x : g_.axis[2].phases[0].taps) {
+          tiles_.gather_line(to, from + (z.k * w.kernel[1] + y.k) * w.kernel[2] + x.k, w.out_step, block.channels, static_cast<int>(width));
+          to += width;
+        }
+    kernels_.weights[WinogradKernels::index(tile_.m[0])][WinogradKernels::index(tile_.m[1])][WinogradKernels::index(tile_.m[2])](
+        taps, width, u_ + block.weights + line * width, lines_ * width);
+  }
+}
+
+// Positions [begin, end) of row `row` of t.
+void WinogradRun::in_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, float* t) const {
+  const AxisTiles &d = axis_[0], &h = axis_[1], &w = axis_[2];
+  const int64_t index = p.row + row, ys = static_cast<int64_t>(h.starts.size()), zs = static_cast<int64_t>(d.starts.size());
+  const int64_t y0 = h.starts[static_cast<std::size_t>(index % ys)] + h.at, z0 = d.starts[static_cast<std::size_t>(index / ys % zs)] + d.at,
+                n = index / ys / zs, x0 = p.group * w.group() + w.at;
+  const int64_t left = std::clamp<int64_t>(-x0, begin, end), right = std::clamp<int64_t>(w.in - x0, left, end);
+  float* const to = t + row * t_span_ * in_width_;
+  for (int64_t q = 0; q < qs_; ++q) {
+    std::fill(to + q * t_q_ + begin * in_width_, to + q * t_q_ + left * in_width_, 0.0f);
+    std::fill(to + q * t_q_ + right * in_width_, to + q * t_q_ + end * in_width_, 0.0f);
+  }
+  if (left >= right) return;
+  for (std::size_t i = 0; i < g_.inputs.size(); ++i) {
+    const int64_t channels = g_.inputs[i].channels;
+    const float* rows[kMostPoints];
+    for (int64_t a = 0; a < d.n; ++a)
+      for (int64_t b = 0; b < h.n; ++b) {
+        const int64_t z = z0 + a * d.dilation, y = y0 + b * h.dilation;
+        const bool inside = z >= 0 && z < d.in && y >= 0 && y < h.in;
+        rows[a * h.n + b] = inside ? g_.inputs[i].data + (((n * d.in + z) * h.in + y) * w.in + x0 + left) * channels : zeros_;
+      }
+    kernels_.in_rows[WinogradKernels::index(d.m)][WinogradKernels::index(h.m)](rows, right - left, channels, channels,
+                                                                             to + left * in_width_ + column_[i], t_q_, in_width_);
+  }
+}
+
+// Of tiles [begin, end) of a piece, counted row by row.
+Starts WinogradRun::starts(const Piece& p, int64_t begin, int64_t end) const {
+  const AxisTiles& w = axis_[2];
+  const int64_t per_row = piece_tiles(p), x0 = p.group * w.group();
+  const int64_t* const from = w.starts.data() + (std::lower_bound(w.starts.begin(), w.starts.end(), x0) - w.starts.begin());
+  Starts at;
+  at.tiles = end - begin;
+  for (int64_t i = 0; i < at.tiles; ++i) {
+    const int64_t row = (begin + i) / per_row, x = from[(begin + i) % per_row] - x0;
+    at.t[i] = (row * t_span_ + x) * in_width_, at.r[i] = (row * r_span_ + x) * out_width_;
+  }
+  return at;
+}
+
+// While q is computed: input row q of the next piece, and a share of the output rows of this one.
+Ahead WinogradRun::look_ahead(const Piece& p, const Piece& next, int64_t q) const {
+  const AxisTiles &d = axis_[0], &h = axis_[1], &w = axis_[2];
+  const int64_t ys = static_cast<int64_t>(h.starts.size()), zs = static_cast<int64_t>(d.starts.size());
+  const auto range = [&](const void* data, int64_t row, int64_t z, int64_t y, int64_t x, int64_t count, int64_t channels, const AxisTiles& depth,
+                         bool in) {
+    const int64_t Z = in ? d.in : d.out, Y = in ? h.in : h.out, X = in ? w.in : w.out;
+    z += depth.starts[static_cast<std::size_t>(row / ys % zs)], y += h.starts[static_cast<std::size_t>(row % ys)];
+    if (z < 0 || z >= Z || y < 0 || y >= Y) return Ahead::Range{};
+    const int64_t first = std::clamp<int64_t>(x, 0, X), last = std::clamp<int64_t>(x + count, first, X), line = ((row / ys / zs * Z + z) * Y + y) * X;
+    const std::intptr_t base = reinterpret_cast<std::intptr_t>(data), step = channels * static_cast<int64_t>(sizeof(float));
+    return Ahead::Range{base + (line + first) * step, base + (line + last) * step};
+  };
+  Ahead ahead;
+  ahead.range[0] = range(g_.inputs[0].data, next.row, d.at + q / h.n * d.dilation, h.at + q % h.n * h.dilation, next.group * w.group() + w.at, t_span_,
+                         g_.inputs[0].channels, d, true);
+  if (q < d.m * h.m)
+    ahead.range[1] = range(g_.outputs[0].data, p.row, q / h.m * d.dilation, q % h.m * h.dilation, p.group * w.group(), r_span_, g_.outputs[0].channels, d,
+                           false);
+  return ahead;
+}
+
+// All points of W of one q.
+void WinogradRun::columns(const Starts& at, int64_t q, const Room& room, Ahead& ahead) const {
+  const AxisTiles& w = axis_[2];
+  const int64_t tiles = at.tiles;
+  const int64_t v_p = odd_lines(tiles * in_width_), m_p = odd_lines(tiles * out_width_);
+  kernels_.in_columns[WinogradKernels::index(w.m)](room.t + q * t_q_, at.t, tiles, w.dilation * in_width_, in_width_, room.v, v_p,
+                                                   in_width_);
+  static constexpr float kZeros[kMaxVectors * 16] = {};
+  for (int64_t point = 0; point < ps_; ++point) {
+    Segment segments[2];
+    int64_t line = (q * ps_ + point) * lines_;
+    for (std::size_t i = 0; i < g_.inputs.size(); ++i) {
+      segments[i] = {reinterpret_cast<std::intptr_t>(room.v + point * v_p + column_[i]), line, g_.inputs[i].channels, in_width_};
+      line += g_.inputs[i].channels;
+    }
+    for (const Block& block : blocks_) {
+      const int64_t parts = ceil_div(tiles, tiles_.max_voxels[block.vectors]);
+      for (int64_t i = 0; i < parts; ++i) {
+        const int64_t first = tiles * i / parts, count = tiles * (i + 1) / parts - first;
+        tiles_.tile[block.vectors][count](segments, static_cast<int>(g_.inputs.size()), first, u_ + block.weights, kZeros, 0,
+                                          room.m + point * m_p + first * out_width_ + block.column, out_width_, ahead);
+      }
+    }
+  }
+  kernels_.out_columns[WinogradKernels::index(w.m)](room.m, m_p, out_width_, at.r, tiles, w.dilation * out_width_, out_width_,
+                                                    room.r + q * r_q_);
+}
+
+// Positions [begin, end) of row `row` of r.
+void WinogradRun::out_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, const Room& room) const {
+  const AxisTiles &d = axis_[0], &h = axis_[1], &w = axis_[2];
+  const int64_t index = p.row + row, ys = static_cast<int64_t>(h.starts.size()), zs = static_cast<int64_t>(d.starts.size());
+  const int64_t y0 = h.starts[static_cast<std::size_t>(index % ys)], z0 = d.starts[static_cast<std::size_t>(index / ys % zs)],
+                n = index / ys / zs, x0 = p.group * w.group();
+  end = std::min(end, w.out - x0);
+  const auto kernel = kernels_.out_rows[WinogradKernels::index(d.m)][WinogradKernels::index(h.m)];
+  for (const Block& block : blocks_) {
+    const int64_t width = this->width(block);
+    const bool straight = block.channels == width && block.beta == 0.0f && g_.activation.kind == ActivationKind::identity;
+    for (int64_t x = begin; x < end; x += kFinish) {
+      const int64_t count = std::min(kFinish, end - x);
+      float *rows[16], *y[16];
+      for (int64_t a = 0; a < d.m; ++a)
+        for (int64_t b = 0; b < h.m; ++b) {
+          const int64_t i = a * h.m + b, z = z0 + a * d.dilation, line = y0 + b * h.dilation;
+          const bool inside = z < d.out && line < h.out;
+          y[i] = inside ? block.y + (((n * d.out + z) * h.out + line) * w.out + x0 + x) * block.y_channels : nullptr;
+          rows[i] = !straight ? room.finish + i * kFinish * width : inside ? y[i] : room.finish;
+        }
+      kernel(room.r + (row * r_span_ + x) * out_width_ + block.column, r_q_, out_width_, count, bias_ + block.column, width, rows,
+             straight ? block.y_channels : width);
+      if (straight) continue;
+      for (int64_t i = 0; i < d.m * h.m; ++i)
+        if (y[i])
+          tiles_.finish(y[i], block.y_channels, rows[i], width, static_cast<int>(count), block.channels, block.beta, g_.activation);
+    }
+  }
+}
+
+void WinogradRun::plan_room() {
+  int64_t most_channels = 0, y_channels = 0;
+  for (const GatherInput& input : g_.inputs) most_channels = std::max(most_channels, input.channels);
+  for (const GatherOutput& output : g_.outputs) y_channels = std::max(y_channels, output.channels);
+  t_floats_ = lines(t_q_ * qs_), r_floats_ = lines(r_q_ * qs_);
+  v_floats_ = odd_lines(chunk_ * in_width_) * ps_, m_floats_ = odd_lines(chunk_ * out_width_) * ps_;
+  finish_floats_ = lines(kFinish * std::max<int64_t>(16 * kMaxVectors * 16, y_channels + 16));
+  zero_floats_ = lines(axis_[2].in * most_channels), bias_floats_ = lines(out_width_);
+  own_floats_ = v_floats_ + m_floats_ + finish_floats_ + (together_ ? 0 : t_floats_ + r_floats_);
+  shared_floats_ = together_ ? t_floats_ + r_floats_ : 0;
+}
+
+void WinogradRun::run(const Exec& ex) {
+  zeros_ = ex.scratch->reserve<float>(floats());
+  bias_ = zeros_ + zero_floats_, u_ = bias_ + bias_floats_;
+  float* const rooms = u_ + lines(u_floats_);
+  std::fill(zeros_, zeros_ + zero_floats_, 0.0f);
+  pack();
+  const auto room_of = [&](int worker) {
+    Room room{};
+    room.v = rooms + worker * own_floats_, room.m = room.v + v_floats_, room.finish = room.m + m_floats_;
+    room.t = together_ ? rooms + threads() * own_floats_ : room.finish + finish_floats_;
+    room.r = room.t + t_floats_;
+    return room;
+  };
+  if (!together_) {
+    parallel_for_worker(pieces_, 1, [&](int worker, int64_t first, int64_t last) {
+      const Room room = room_of(worker);
+      for (int64_t i = first; i < last; ++i) {
+        const Piece p = piece(i);
+        const int64_t tiles = p.rows * piece_tiles(p);
+        for (int64_t row = 0; row < p.rows; ++row) in_rows(p, row, 0, t_span_, room.t);
+        const Piece next = piece(std::min(i + 1, pieces_ - 1));
+        for (int64_t begin = 0; begin < tiles; begin += chunk_) {
+          const Starts at = starts(p, begin, std::min(tiles, begin + chunk_));
+          for (int64_t q = 0; q < qs_; ++q) {
+            Ahead ahead = look_ahead(p, next, q);
+            columns(at, q, room, ahead);
+          }
+        }
+        for (int64_t row = 0; row < p.rows; ++row) out_rows(p, row, 0, r_span_, room);
+      }
+    });
+    return;
+  }
+  constexpr int64_t kSpan = 16;  // voxels of a row in one piece of work
+  for (int64_t i = 0; i < pieces_; ++i) {
+    const Piece p = piece(i);
+    const int64_t tiles = p.rows * piece_tiles(p), chunks = ceil_div(tiles, chunk_), t_spans = ceil_div(t_span_, kSpan), r_spans = ceil_div(r_span_, kSpan);
+    parallel_for(p.rows * t_spans, 1, [&](int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k) {
+        const int64_t begin = k % t_spans * kSpan;
+        in_rows(p, k / t_spans, begin, std::min(t_span_, begin + kSpan), room_of(0).t);
+      }
+    });
+    parallel_for_worker(qs_ * chunks, 1, [&](int worker, int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k) {
+        const int64_t chunk = k % chunks;
+        Ahead none;
+        columns(starts(p, tiles * chunk / chunks, tiles * (chunk + 1) / chunks), k / chunks, room_of(worker), none);
+      }
+    });
+    parallel_for_worker(p.rows * r_spans, 1, [&](int worker, int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k) {
+        const int64_t begin = k % r_spans * kSpan;
+        out_rows(p, k / r_spans, begin, std::min(r_span_, begin + kSpan), room_of(worker));
+      }
+    });
+  }
+}
+
+}  // namespace
+
+namespace {
+
+// Cycles of one core for one sample, fitted to an AVX-512 server (conv_bench -a 222 etc.). Never of several samples, nor of the number of threads:
+// a sample's result must not depend on its company.
+struct Cost {
+  double voxels = 1, taps = 1, lines = 0, in_vectors = 0, out_vectors = 0;
+  explicit Cost(const Gather& g) {
+    const double lanes = tile_kernels().lanes;
+    for (const Axis& axis : g.axis) voxels *= static_cast<double>(axis.out), taps *= static_cast<double>(axis.phases[0].taps.size());
+    for (const GatherInput& input : g.inputs) lines += static_cast<double>(input.channels), in_vectors += std::ceil(static_cast<double>(input.channels) / lanes);
+    for (const GatherOutput& output : g.outputs) out_vectors += std::ceil(static_cast<double>(output.channels) / lanes);
+  }
+  double direct() const { return voxels * taps * lines * out_vectors / (out_vectors > 1 ? 1.6 : 1.26); }
+  double winograd(const Gather& g, const WinogradTile& tile) const {
+    double tiles = 1, outputs = 1;
+    for (int a = 0; a < 3; ++a) tiles *= static_cast<double>(tiles_of(g.axis[a], tile.m[a]).starts.size()), outputs *= tile.m[a];
+    const double points = tile.points(), weights = lines * out_vectors * points;
+    const double transform = (tile.m[0] > 1 ? 22 : 12) + 3.5 * points / outputs;  // per voxel and vector of channels
+    const double slices = g.axis[0].out == 1 ? 4 : 1;  // slices come many at a time and share the transformed weights
+    const double bytes = weights * tile_kernels().lanes * 4;
+    return tiles * points * lines * out_vectors / 1.6 + tiles * outputs * transform * (in_vectors + out_vectors) + weights * (bytes < 1.6e7 ? 24 : 100) / slices;
+  }
+};
+
+constexpr double kSmall = 3e5;  // cycles: not worth a thought
+constexpr double kGain = 0.9;   // of the direct sum's cost
+
+}  // namespace
+
+WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const Gather& g) {
+  using Allow = ConvAlgorithm::Allow;
+  if (algorithm.allow == Allow::direct || !three_taps(g.axis[2])) return {};
+  for (int a = 0; a < 2; ++a)
+    if (!three_taps(g.axis[a]) && !one_tap(g.axis[a])) return {};
+  const auto tile_with = [&](int d, int h, int w) {
+    return WinogradTile{{one_tap(g.axis[0]) ? 1 : d, one_tap(g.axis[1]) ? 1 : h, w}};
+  };
+  if (const std::int8_t* tile = algorithm.tile; tile[2] > 0) return tile_with(tile[0], tile[1], tile[2]);
+  const Cost cost(g);
+  WinogradTile best;
+  double least = kGain * cost.direct();
+  if (least < kSmall) return best;
+  for (const int d : {2, 4})
+    for (const int hw : {2, 4}) {
+      if (hw < d || (hw == 4 && algorithm.allow == Allow::exact)) continue;
+      const WinogradTile tile = tile_with(d, hw, hw);
+      if (const double c = cost.winograd(g, tile); c < least) least = c, best = tile;
+    }
+  return best;
+}
+
+void run_winograd(const Exec& ex, const Gather& gather, const WinogradTile& tile) { WinogradRun(gather, tile).run(ex); }
+std::size_t winograd_scratch(const Gather& gather, const WinogradTile& tile) {
+  return static_cast<std::size_t>(WinogradRun(gather, tile).floats()) * sizeof(float);
+}
+
+}  // namespace vg::cpu
