@@ -92,6 +92,7 @@ FileReport inspect(const std::string& path, const Lut& lut, const InspectOptions
   FileReport report;
   report.path = path;
   constexpr int kIntentLabel = 1002;
+  constexpr PixelOptions kAnyPixel{.luminance = true, .magnitude = true};
   bool palette = false;
   Volume volume;
   {
@@ -114,9 +115,9 @@ FileReport inspect(const std::string& path, const Lut& lut, const InspectOptions
       volume.voxels = real;
     }
   } else if (options.header_only) {
-    take_image(read_image_header(path), report);
+    take_image(read_image_header(path, kAnyPixel), report);
   } else {
-    const Image image = read_image(path);
+    const Image image = read_image(path, kAnyPixel);
     take_image(image, report);
     Image flat = image;             // shares the voxels
     flat.dim = {image.elements()};  // all frames in a row: places do not matter here

@@ -232,7 +232,7 @@ QForm to_qform(const Affine& affine) {
 // --------------------------------------------------------------------------------------------------------------
 
 const char* name_of(TransformSource s) {
-  constexpr const char* names[] = {"none", "qform", "sform"};
+  constexpr const char* names[] = {"none", "qform", "sform", "directions"};
   return names[static_cast<int>(s)];
 }
 
@@ -275,6 +275,11 @@ Candidate qform_of(const StoredTransforms& s, const Vec3& spacing, double qfac) 
     out.defect = fmt::format("is no rotation: {}", e.what());
   }
   return out;
+}
+
+void warn_of_shear(const Affine& affine, Warnings& warnings) {
+  const double shear = shear_of(affine);
+  if (shear > 1e-3) warnings.push_back({"sheared", fmt::format("axes are not perpendicular (largest cosine {:.2g})", shear)});
 }
 
 }  // namespace
@@ -329,15 +334,29 @@ Placement place(const StoredTransforms& stored, const Size3& size, const std::st
     out = {qform.affine, TransformSource::qform, qform_code};
   } else {
     if (!spacing_known) fail(ErrorCode::bad_file, "{}: pixdim holds NaN or infinity and neither sform nor qform is given", name);
-    for (int c = 0; c < 3; ++c) {
-      out.affine.m[c][c] = c == 0 ? -spacing[c] : spacing[c];
-      out.affine.m[c][3] = -out.affine.m[c][c] * static_cast<double>(size[c] - 1) / 2.0;
-    }
-    warn("no_orientation", "neither sform nor qform is given: left and right are a guess (i is taken to run to the left)");
+    return place_nowhere(spacing, size, "neither sform nor qform is given", warnings);
   }
-  const double shear = shear_of(out.affine);
-  if (shear > 1e-3) warn("sheared", fmt::format("axes are not perpendicular (largest cosine {:.2g})", shear));
+  warn_of_shear(out.affine, warnings);
   return out;
+}
+
+Placement place_nowhere(const Vec3& spacing, const Size3& size, const std::string& why, Warnings& warnings) {
+  Placement out;
+  for (int c = 0; c < 3; ++c) {
+    out.affine.m[c][c] = c == 0 ? -spacing[c] : spacing[c];
+    out.affine.m[c][3] = -out.affine.m[c][c] * static_cast<double>(size[c] - 1) / 2.0;
+  }
+  warnings.push_back({"no_orientation", why + ": left and right are a guess (i is taken to run to the left)"});
+  return out;
+}
+
+Placement place_by_directions(const Affine& affine, const std::string& name, Warnings& warnings) {
+  if (!is_finite(affine)) fail(ErrorCode::bad_file, "{}: directions, spacing or origin hold NaN or infinity (wanted finite numbers)", name);
+  if (is_singular(affine))
+    fail(ErrorCode::bad_file, "{}: the directions are singular (determinant {}; wanted three independent axes)", name, determinant(affine));
+  warn_of_shear(affine, warnings);
+  constexpr int kScanner = 1;
+  return {affine, TransformSource::directions, kScanner};
 }
 
 }  // namespace vg

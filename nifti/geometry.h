@@ -70,7 +70,8 @@ struct QForm {
 Affine from_qform(const QForm& q);  // throws numeric if b^2 + c^2 + d^2 > 1 beyond float rounding
 QForm to_qform(const Affine& a);    // of the closest rotation: shear is dropped
 
-enum class TransformSource { none, qform, sform };  // none: centred box, i to the left, made up by convention
+// none: centred box, i to the left, made up by convention; directions: the only transform of an MGH or NRRD file.
+enum class TransformSource { none, qform, sform, directions };
 const char* name_of(TransformSource s);
 const char* transform_code_name(int code);  // 1 "scanner", 2 "aligned", 3 "talairach", 4 "mni", 5 "template", else "unknown"
 
@@ -90,5 +91,9 @@ struct Placement {
 // doubts become warnings: bad_transform_code, bad_qfac, bad_spacing, bad_sform, bad_qform, sform_qform_differ, sheared, no_orientation.
 // Throws bad_file ("NAME: ...") where the only transform given is unusable.
 Placement place(const StoredTransforms& stored, const Size3& size, const std::string& name, Warnings& warnings);
+// A centred box with i to the left, and the warning no_orientation ("WHY: left and right are a guess ...").
+Placement place_nowhere(const Vec3& spacing, const Size3& size, const std::string& why, Warnings& warnings);
+// The transform of formats that have one alone. Throws bad_file where it cannot be inverted; warning sheared.
+Placement place_by_directions(const Affine& affine, const std::string& name, Warnings& warnings);
 
 }  // namespace vg

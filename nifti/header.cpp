@@ -99,20 +99,21 @@ constexpr struct {
 } kTypes[] = {{2, Number::u8},   {4, Number::i16},   {8, Number::i32},   {16, Number::f32},   {64, Number::f64},
               {256, Number::i8}, {512, Number::u16}, {768, Number::u32}, {1024, Number::i64}, {1280, Number::u64}};
 
-Number number_of(int code, const std::string& name) {
+void take_type(int code, NiftiHeader& out, const std::string& name) {
+  auto take = [&](Number type, Pixel pixel) { out.type = type, out.pixel = pixel; };
   for (const auto& t : kTypes)
-    if (t.code == code) return t.type;
+    if (t.code == code) return take(t.type, Pixel::real);
   const char* what = nullptr;
   switch (code) {
+    case 32: return take(Number::f32, Pixel::complex);
+    case 128: return take(Number::u8, Pixel::rgb);
+    case 1792: return take(Number::f64, Pixel::complex);
+    case 2304: return take(Number::u8, Pixel::rgba);
     case 0: what = "unknown type"; break;
     case 1: what = "1-bit binary"; break;
-    case 32: what = "complex64"; break;
-    case 128: what = "RGB24 colour"; break;
     case 255: what = "\"all\" (no type of one voxel)"; break;
     case 1536: what = "float128"; break;
-    case 1792: what = "complex128"; break;
     case 2048: what = "complex256"; break;
-    case 2304: what = "RGBA32 colour"; break;
     default:
       fail(ErrorCode::bad_file, "{}: datatype = {} is no NIfTI type (wanted 2, 4, 8, 16, 64, 256, 512, 768, 1024 or 1280)", name, code);
   }
@@ -145,7 +146,7 @@ void take_extents(const Raw& h, NiftiHeader& out, const std::string& name) {
       out.dim[0] = 163842, out.dim[2] = 1;  // FreeSurfer: icosahedron of order 7
     }
   }
-  std::int64_t total = static_cast<std::int64_t>(size_of(out.type));
+  std::int64_t total = static_cast<std::int64_t>(size_of(out.type)) * components_of(out.pixel);
   for (std::size_t a = 0; a < out.dim.size(); ++a) {
     if (out.dim[a] < 1) fail(ErrorCode::bad_file, "{}: dim[{}] = {} (wanted at least 1)", name, a + 1, out.dim[a]);
     if (__builtin_mul_overflow(total, out.dim[a], &total) || total > (std::int64_t{1} << 60))
@@ -169,10 +170,11 @@ void take_scaling(double slope, double inter, NiftiHeader& out, const std::strin
 template <class Raw>
 void take_common(const Raw& h, NiftiHeader& out, const std::string& name, Warnings& warnings) {
   out.datatype = h.datatype, out.bitpix = h.bitpix;
-  out.type = number_of(h.datatype, name);
-  if (static_cast<std::size_t>(h.bitpix) != 8 * size_of(out.type))
+  take_type(h.datatype, out, name);
+  const std::size_t bits = 8 * size_of(out.type) * static_cast<std::size_t>(components_of(out.pixel));
+  if (static_cast<std::size_t>(h.bitpix) != bits)
     warnings.push_back(
-        {"bad_bitpix", fmt::format("bitpix = {} but {} has {} bits: the type counts", h.bitpix, name_of(out.type), 8 * size_of(out.type))});
+        {"bad_bitpix", fmt::format("bitpix = {} but datatype {} has {} bits: the type counts", h.bitpix, h.datatype, bits)});
   for (int a = 0; a < 8; ++a) out.pixdim[a] = h.pixdim[a];
   take_scaling(h.scl_slope, h.scl_inter, out, name, warnings);
   out.sform_code = h.sform_code, out.qform_code = h.qform_code;
@@ -267,7 +269,7 @@ int nifti_code(Number t) {
 }
 
 std::uint64_t NiftiHeader::voxel_bytes() const {
-  std::uint64_t total = size_of(type);
+  std::uint64_t total = size_of(type) * static_cast<std::size_t>(components_of(pixel));
   for (std::int64_t e : dim) total *= static_cast<std::uint64_t>(e);
   return total;
 }
@@ -346,7 +348,7 @@ std::vector<Extension> parse_extensions(std::span<const std::byte> bytes, const 
   constexpr std::size_t kMost = 10'000;
   std::vector<Extension> out;
   std::size_t at = h.header_bytes();
-  const std::size_t end = std::min<std::uint64_t>(bytes.size(), h.data_offset);
+  const std::size_t end = h.detached ? bytes.size() : std::min<std::uint64_t>(bytes.size(), h.data_offset);
   if (at + 4 > end || bytes[at] == std::byte{0}) return out;  // no extender, or it says: none
   auto stop = [&](std::string why) {
     warnings.push_back({"bad_extension", fmt::format("header extension {} {}: the rest is ignored", out.size() + 1, why)});

@@ -18,12 +18,17 @@ namespace vg {
 inline constexpr std::size_t kNifti1Bytes = 348, kNifti2Bytes = 540;
 inline constexpr std::size_t kHeaderProbeBytes = 544;  // enough for either header and the extender
 
+// What one voxel is. Colour has components of uint8, complex of float32 or float64.
+enum class Pixel : std::uint8_t { real, rgb, rgba, complex };
+constexpr int components_of(Pixel p) { return p == Pixel::rgb ? 3 : p == Pixel::rgba ? 4 : p == Pixel::complex ? 2 : 1; }
+
 struct NiftiHeader {
   int version = 1;  // 1 or 2
   bool big_endian = false;
   bool detached = false;  // magic "ni1"/"ni2": the voxels belong in a separate .img
   std::vector<std::int64_t> dim;
-  Number type = Number::u8;
+  Number type = Number::u8;  // of one component
+  Pixel pixel = Pixel::real;
   int datatype = 2, bitpix = 8;  // as stored
   std::array<double, 8> pixdim{1, 1, 1, 1, 0, 0, 0, 0};
   std::uint64_t data_offset = 352;
@@ -46,7 +51,7 @@ struct NiftiHeader {
 NiftiHeader parse_header(std::span<const std::byte> bytes, const std::string& name, Warnings& warnings);
 // Little endian; version 2 where h.version says so. header_bytes() long.
 std::vector<std::byte> encode_header(const NiftiHeader& h);
-// The extension chain between header + 4 and data_offset. Damage ends the chain with a warning.
+// The extension chain between header + 4 and the voxels, or the end of a pair's header file. Damage ends the chain with a warning.
 std::vector<Extension> parse_extensions(std::span<const std::byte> bytes, const NiftiHeader& h, Warnings& warnings);
 
 // NIfTI code of an element type, and back (throws unsupported or bad_file).

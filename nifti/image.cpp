@@ -1,12 +1,14 @@
-// Files <-> Image: finds the voxels behind a NIfTI header, unpacks and proves them present, turns them into the host's byte order; and
-// writes.
+// Which reader for which file, and what the readers share: unpacking, proof that the voxels are there, alignment and byte order, colour and
+// complex numbers on the way to real ones.
 #include "nifti/image.h"
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <new>
 
+#include "nifti/files.h"
 #include "nifti/gzip.h"
 #include "nifti/header.h"
 #include "tensor/error.h"
@@ -17,13 +19,7 @@ namespace vg {
 namespace {
 
 constexpr std::align_val_t kAlign{64};
-
-std::string lower_case(std::string s) {
-  for (char& c : s)
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
-  return s;
-}
-bool ends_with(const std::string& name, const char* ending) { return lower_case(name).ends_with(ending); }
+constexpr std::int64_t kChunk = 1 << 18;
 
 template <class T>
 T byteswapped(T v) {
@@ -35,72 +31,9 @@ T byteswapped(T v) {
 template <class T>
 void swap_range(std::byte* data, std::int64_t count) {
   T* v = reinterpret_cast<T*>(data);
-  parallel_for(count, 1 << 18, [v](std::int64_t begin, std::int64_t end) {
+  parallel_for(count, kChunk, [v](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) v[n] = byteswapped(v[n]);
   });
-}
-void swap_voxels(std::byte* data, std::int64_t count, std::size_t size) {
-  if (size == 2) swap_range<std::uint16_t>(data, count);
-  if (size == 4) swap_range<std::uint32_t>(data, count);
-  if (size == 8) swap_range<std::uint64_t>(data, count);
-}
-
-Buffer load(const std::string& path) {
-  os::InputFile file(path);
-  Buffer bytes(file.size());
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    const std::size_t got = file.read(bytes.data() + done, bytes.size() - done);
-    if (got == 0) break;  // became shorter while we read: what is there is judged
-    done += got;
-  }
-  bytes.shrink_view(done);
-  return bytes;
-}
-
-StoredTransforms transforms_of(const NiftiHeader& h) {
-  StoredTransforms t;
-  t.sform_code = h.sform_code, t.qform_code = h.qform_code;
-  for (int r = 0; r < 3; ++r) std::copy(h.srow[r], h.srow[r] + 4, t.srow[r]);
-  t.bcd = h.bcd, t.offset = h.qoffset;
-  for (std::size_t a = 0; a < 4; ++a) t.pixdim[a] = h.pixdim[a];
-  for (std::size_t a = h.dim.size() + 1; a < 4; ++a)  // an axis that the file does not have needs no spacing
-    if (!(t.pixdim[a] > 0)) t.pixdim[a] = 1;
-  return t;
-}
-
-// Facts of the header, all but the voxels.
-Image describe(const NiftiHeader& h, const std::string& name, Warnings& warnings) {
-  Image image;
-  image.name = name;
-  image.type = h.type;
-  image.dim = h.dim;
-  image.place = place(transforms_of(h), h.size(), name, warnings);
-  image.slope = h.slope, image.inter = h.inter;
-  image.pixdim = h.pixdim;
-  image.intent_code = h.intent_code, image.units = h.units;
-  image.intent_name = h.intent_name, image.description = h.description, image.auxiliary_file = h.auxiliary_file;
-  image.display_min = h.display_min, image.display_max = h.display_max;
-  return image;
-}
-
-// The code that the image came with. An affine without a code is written as "aligned", unless it is the one that readers make up anyway.
-int code_to_write(const Image& image) {
-  if (image.place.code > 0) return image.place.code;
-  StoredTransforms none;
-  const Vec3 mm = spacing_of(image.place.affine);
-  std::copy(mm.begin(), mm.end(), none.pixdim.begin() + 1);
-  Warnings ignored;
-  constexpr int kAligned = 2;
-  return corner_distance(image.size(), place(none, image.size(), image.name, ignored).affine, image.place.affine) < 1e-3 ? 0 : kAligned;
-}
-
-// Bytes of an extension in the file: eight in front, a multiple of 16.
-std::size_t padded(const Extension& e) { return (e.bytes.size() + 8 + 15) / 16 * 16; }
-
-std::string format_name(const NiftiHeader& h, bool packed) {
-  return fmt::format("NIfTI-{}, {} endian{}{}", h.version, h.big_endian ? "big" : "little", h.detached ? ", magic of a pair" : "",
-                     packed ? ", gzip" : "");
 }
 
 }  // namespace
@@ -135,151 +68,154 @@ std::int64_t Image::elements() const {
   return n;
 }
 
-Image parse_image(std::shared_ptr<Buffer> bytes, const std::string& name) {
-  Warnings warnings;
-  const std::span<const std::byte> all(bytes->data(), bytes->size());
-  const bool packed = is_gzip(all);
-  if (packed != ends_with(name, ".gz") && ends_with(name, packed ? ".nii" : ".gz"))
-    warnings.push_back(
-        {"misleading_name", packed ? "named like a plain file, but the content is gzip" : "named .gz, but the content is not gzip"});
+namespace files {
 
-  const std::vector<std::byte> unpacked_start = packed ? gunzip_prefix(all, kHeaderProbeBytes, name) : std::vector<std::byte>{};
-  const NiftiHeader header = parse_header(packed ? std::span<const std::byte>(unpacked_start) : all, name, warnings);
-  if (header.detached) {
-    if (ends_with(name, ".hdr") || ends_with(name, ".hdr.gz"))
-      fail(ErrorCode::unsupported, "{}: the header of a .hdr/.img pair: convert it to a single .nii file", name);
-    warnings.push_back({"pair_magic", "the magic is that of a .hdr/.img pair, in a single file: read as a single file"});
-  }
-  // Pairs that were renamed start their voxels anywhere; nothing starts inside the header.
-  const std::uint64_t least = header.header_bytes() + 4, start = header.detached ? std::max(header.data_offset, least) : header.data_offset;
-  const std::uint64_t needed = start + header.voxel_bytes();  // both at most 2^60
-  Image image = describe(header, name, warnings);
-  image.format = format_name(header, packed);
-
-  if (packed) {
-    bytes = std::make_shared<Buffer>(gunzip(all, needed, name, warnings));
-  } else if (needed > bytes->size()) {
-    fail(ErrorCode::bad_file, "{}: truncated: the header asks for {} bytes ({} of voxels from byte {}), the file has {}", name, needed,
-         header.voxel_bytes(), start, bytes->size());
-  }
-  image.extensions = parse_extensions({bytes->data(), bytes->size()}, header, warnings);
-
-  const std::size_t unit = size_of(image.type);
-  image.offset = start / unit * unit;  // voxels are used in place: bring them to a multiple of their size
-  if (image.offset != start) std::memmove(bytes->data() + image.offset, bytes->data() + start, image.bytes());
-  image.storage = std::move(bytes);
-  if (header.big_endian) swap_voxels(image.storage->data() + image.offset, image.elements(), unit);
-  image.warnings = std::move(warnings);
-  return image;
+bool ends_with(const std::string& name, const char* ending) {
+  const std::size_t n = std::strlen(ending);
+  auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  return name.size() >= n && std::equal(name.end() - static_cast<std::ptrdiff_t>(n), name.end(), ending, [&](char a, char b) { return lower(a) == b; });
 }
 
-Image parse_image(std::span<const std::byte> bytes, const std::string& name) {
-  auto copy = std::make_shared<Buffer>(bytes.size());
-  if (!bytes.empty()) std::memcpy(copy->data(), bytes.data(), bytes.size());
-  return parse_image(std::move(copy), name);
-}
-
-Image read_image(const std::string& path) { return parse_image(std::make_shared<Buffer>(load(path)), path); }
-
-Image read_image_header(const std::string& path) {
-  constexpr std::size_t kProbe = 1u << 16;
+Buffer load(const std::string& path) {
   os::InputFile file(path);
-  std::vector<std::byte> bytes(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), kProbe)));
-  bytes.resize(file.read(bytes.data(), bytes.size()));
-  const bool packed = is_gzip(bytes);
-  if (packed && file.size() > kProbe && (bytes[3] & std::byte{0x1c}) != std::byte{0}) {  // names and fields in the gzip header may be long
-    Image image = read_image(path);
-    image.storage.reset();
-    return image;
+  Buffer bytes(file.size());
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const std::size_t got = file.read(bytes.data() + done, bytes.size() - done);
+    if (got == 0) break;  // became shorter while we read: what is there is judged
+    done += got;
   }
-  Warnings warnings;
-  const NiftiHeader header = parse_header(packed ? gunzip_prefix(bytes, kHeaderProbeBytes, path) : bytes, path, warnings);
-  Image image = describe(header, path, warnings);
-  image.format = format_name(header, packed);
-  image.warnings = std::move(warnings);
-  return image;
+  bytes.shrink_view(done);
+  return bytes;
+}
+
+Start load_start(const std::string& path, std::size_t count) {
+  os::InputFile file(path);
+  std::vector<std::byte> bytes;
+  auto read_up_to = [&](std::uint64_t wanted) {
+    const std::size_t have = bytes.size();
+    bytes.resize(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), wanted)));
+    bytes.resize(have + (bytes.size() > have ? file.read(bytes.data() + have, bytes.size() - have) : 0));
+  };
+  read_up_to(count);
+  if (!is_gzip(bytes)) return {std::move(bytes), false};
+  // Two small pieces for the usual file; a gzip header with a long name or field may need more.
+  for (std::uint64_t wanted : {std::uint64_t{1} << 10, std::uint64_t{1} << 16, file.size()}) {
+    read_up_to(wanted);
+    const bool all = bytes.size() >= file.size();
+    try {
+      std::vector<std::byte> start = gunzip_prefix(bytes, count, path);
+      if (all || start.size() >= count) return {std::move(start), true};
+    } catch (const Error&) {
+      if (all) throw;
+    }
+  }
+  return {gunzip_prefix(bytes, count, path), true};  // the file became shorter while we read
+}
+
+Shared prove_present(Shared bytes, std::uint64_t start, std::uint64_t voxel_bytes, const std::string& name, Warnings& warnings) {
+  const std::uint64_t needed = start + voxel_bytes;  // both at most 2^60
+  if (is_gzip({bytes->data(), bytes->size()})) return std::make_shared<Buffer>(gunzip({bytes->data(), bytes->size()}, needed, name, warnings));
+  if (needed > bytes->size())
+    fail(ErrorCode::bad_file, "{}: truncated: the header asks for {} bytes ({} of voxels from byte {}), the file has {}", name, needed,
+         voxel_bytes, start, bytes->size());
+  return bytes;
+}
+
+void take_voxels(Image& image, Shared bytes, std::uint64_t start, bool big_endian, int components) {
+  const std::size_t unit = size_of(image.type), count = static_cast<std::size_t>(image.elements() * components);
+  image.offset = start / unit * unit;  // voxels are used in place: bring them to a multiple of their size
+  if (image.offset != start) std::memmove(bytes->data() + image.offset, bytes->data() + start, count * unit);
+  image.storage = std::move(bytes);
+  if (big_endian) swap_voxels(image.storage->data() + image.offset, static_cast<std::int64_t>(count), unit);
+}
+
+void swap_voxels(std::byte* data, std::int64_t count, std::size_t size) {
+  if (size == 2) swap_range<std::uint16_t>(data, count);
+  if (size == 4) swap_range<std::uint32_t>(data, count);
+  if (size == 8) swap_range<std::uint64_t>(data, count);
+}
+
+void check_name(const std::string& name, bool packed, const char* plain_ending, const char* packed_ending, Warnings& warnings) {
+  if (packed != ends_with(name, packed_ending) && ends_with(name, packed ? plain_ending : packed_ending))
+    warnings.push_back({"misleading_name", packed ? "named like a plain file, but the content is gzip"
+                                                  : fmt::format("named {}, but the content is not gzip", packed_ending)});
+}
+
+void check_pixel(const NiftiHeader& h, const std::string& name, const PixelOptions& options) {
+  const char* what = h.pixel == Pixel::rgb ? "RGB24 colour" : h.pixel == Pixel::rgba ? "RGBA32 colour" : h.type == Number::f32 ? "complex64" : "complex128";
+  if (h.pixel == Pixel::complex && !options.magnitude)
+    fail(ErrorCode::unsupported, "{}: datatype = {}, {}: voxels of one real number each are wanted (or the option to take the magnitude)", name,
+         h.datatype, what);
+  if ((h.pixel == Pixel::rgb || h.pixel == Pixel::rgba) && !options.luminance)
+    fail(ErrorCode::unsupported, "{}: datatype = {}, {}: voxels of one real number each are wanted (or the option to take the luminance)", name,
+         h.datatype, what);
 }
 
 namespace {
 
-NiftiHeader header_of(const Image& image, const std::string& path) {
-  require(image.storage && image.offset + image.bytes() <= image.storage->size(), "{}: the image to write has no voxels", path);
-  require(!image.dim.empty() && image.dim.size() <= 7, "{}: {} axes (wanted 1..7)", path, image.dim.size());
-  NiftiHeader h;
-  h.dim = image.dim;
-  h.version = std::any_of(h.dim.begin(), h.dim.end(), [](std::int64_t e) { return e > 32767; }) ? 2 : 1;
-  h.type = image.type;
-  h.slope = image.slope, h.inter = image.inter;
-  h.pixdim = image.pixdim;
-  h.units = image.units;
-  h.intent_code = image.intent_code, h.intent_name = image.intent_name;
-  h.description = image.description, h.auxiliary_file = image.auxiliary_file;
-  h.display_min = image.display_min, h.display_max = image.display_max;
-  const QForm q = to_qform(image.place.affine);
-  h.sform_code = h.qform_code = code_to_write(image);
-  for (int r = 0; r < 3; ++r) std::copy(image.place.affine.m[r], image.place.affine.m[r] + 4, h.srow[r]);
-  h.bcd = q.bcd, h.qoffset = q.offset;
-  h.pixdim[0] = q.qfac;
-  for (int a = 0; a < 3; ++a) h.pixdim[a + 1] = q.spacing[a];
-  h.data_offset = h.header_bytes() + 4;
-  for (const Extension& e : image.extensions) h.data_offset += padded(e);
-  return h;
-}
-
-// Header, extender and extensions: the first data_offset bytes of the file.
-void put_front(const NiftiHeader& h, const Image& image, std::byte* to) {
-  std::memset(to, 0, h.data_offset);
-  const std::vector<std::byte> head = encode_header(h);
-  std::memcpy(to, head.data(), head.size());
-  to[head.size()] = std::byte{!image.extensions.empty()};
-  std::size_t at = head.size() + 4;
-  for (const Extension& e : image.extensions) {
-    const auto size = static_cast<std::int32_t>(padded(e));
-    const std::int32_t code = e.code;
-    std::memcpy(to + at, &size, 4);
-    std::memcpy(to + at + 4, &code, 4);
-    if (!e.bytes.empty()) std::memcpy(to + at + 8, e.bytes.data(), e.bytes.size());
-    at += padded(e);
-  }
-}
-
-void write_file(const std::string& path, std::span<const std::byte> whole, const ImageWriteOptions& options) {
-  require(ends_with(path, ".nii") || ends_with(path, ".nii.gz"), "{}: NIfTI is written to names that end in .nii or .nii.gz", path);
-  os::AtomicFile file(path);
-  if (ends_with(path, ".gz")) {
-    const Buffer packed = gzip(whole, options.gzip_level);
-    file.write(packed.data(), packed.size());
-  } else {
-    file.write(whole.data(), whole.size());
-  }
-  file.commit();
-}
-
-Buffer joined(const NiftiHeader& h, const Image& image) {
-  Buffer whole(h.data_offset + image.bytes());
-  put_front(h, image, whole.data());
-  std::memcpy(whole.data() + h.data_offset, image.voxels(), image.bytes());
-  return whole;
+// out[n] = make(the voxel's components), for all voxels; `In` of the component, `Out` of the result.
+template <class In, class Out, class Make>
+void collapse(Image& image, Number type, int components, Make make) {
+  auto out = std::make_shared<Buffer>(static_cast<std::size_t>(image.elements()) * sizeof(Out));
+  const In* from = reinterpret_cast<const In*>(image.voxels());
+  Out* to = reinterpret_cast<Out*>(out->data());
+  parallel_for(image.elements(), kChunk, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n) to[n] = make(from + n * components);
+  });
+  image.storage = std::move(out), image.offset = 0;
+  image.type = type;
+  image.slope = 1, image.inter = 0;
 }
 
 }  // namespace
 
-Buffer encode_image(const Image& image, int gzip_level) {
-  Buffer whole = joined(header_of(image, image.name), image);
-  return gzip_level == 0 ? std::move(whole) : gzip({whole.data(), whole.size()}, gzip_level);
+void make_real(Image& image, Pixel pixel) {
+  if (pixel == Pixel::real) return;
+  if (pixel == Pixel::complex) {
+    const double a = image.slope, b = image.inter;
+    auto magnitude = [a, b](const auto* z) { return std::hypot(a * static_cast<double>(z[0]) + b, a * static_cast<double>(z[1])); };
+    image.format += ", magnitude of complex numbers";
+    if (image.type == Number::f64) return collapse<double, double>(image, Number::f64, 2, magnitude);
+    return collapse<float, float>(image, Number::f32, 2, [&](const float* z) { return static_cast<float>(magnitude(z)); });
+  }
+  image.format += ", luminance of colour";
+  collapse<std::uint8_t, float>(image, Number::f32, components_of(pixel), [](const std::uint8_t* c) {
+    return static_cast<float>((299 * c[0] + 587 * c[1] + 114 * c[2]) / 1000.0);
+  });
 }
 
-void write_image(const std::string& path, const Image& image, const ImageWriteOptions& options) {
-  const Buffer whole = joined(header_of(image, path), image);
-  write_file(path, {whole.data(), whole.size()}, options);
+}  // namespace files
+
+Image parse_image(std::shared_ptr<Buffer> bytes, const std::string& name, const PixelOptions& options) {
+  const std::span<const std::byte> all(bytes->data(), bytes->size());
+  const bool packed = is_gzip(all);
+  const std::vector<std::byte> unpacked = packed ? gunzip_prefix(all, kHeaderProbeBytes, name) : std::vector<std::byte>{};
+  const std::span<const std::byte> start = packed ? std::span<const std::byte>(unpacked) : all;
+  if (files::is_mgh(start, name)) return files::parse_mgh(std::move(bytes), start, packed, name);
+  if (files::is_nrrd(start)) return files::parse_nrrd(std::move(bytes), name, "");
+  return files::parse_nifti(std::move(bytes), start, packed, name, options);
 }
 
-void write_image(const std::string& path, Image&& image, const ImageWriteOptions& options) {
-  const NiftiHeader h = header_of(image, path);
-  if (image.offset < h.data_offset || image.storage.use_count() != 1) return write_image(path, static_cast<const Image&>(image), options);
-  std::byte* start = image.storage->data() + image.offset - h.data_offset;
-  put_front(h, image, start);
-  write_file(path, {start, h.data_offset + image.bytes()}, options);
+Image parse_image(std::span<const std::byte> bytes, const std::string& name, const PixelOptions& options) {
+  auto copy = std::make_shared<Buffer>(bytes.size());
+  if (!bytes.empty()) std::memcpy(copy->data(), bytes.data(), bytes.size());
+  return parse_image(std::move(copy), name, options);
+}
+
+Image read_image(const std::string& path, const PixelOptions& options) {
+  if (files::is_pair_name(path)) return files::read_pair(path, options);
+  auto bytes = std::make_shared<Buffer>(files::load(path));
+  if (files::is_nrrd({bytes->data(), bytes->size()})) return files::parse_nrrd(std::move(bytes), path, path);
+  return parse_image(std::move(bytes), path, options);
+}
+
+Image read_image_header(const std::string& path, const PixelOptions& options) {
+  const std::string file = files::is_pair_name(path) ? files::header_of_pair(path) : path;
+  const files::Start start = files::load_start(file, kHeaderProbeBytes);
+  if (files::is_mgh(start.bytes, file)) return files::parse_mgh_header(start.bytes, start.packed, file);
+  if (files::is_nrrd(start.bytes)) return files::read_nrrd_header(file);
+  return files::parse_nifti_header(start.bytes, start.packed, file, options);
 }
 
 }  // namespace vg

@@ -1,4 +1,4 @@
-// Image: the voxels of a file exactly as they were stored, and the facts of its header. Every reader (NIfTI today) makes an Image; one
+// Image: the voxels of a file exactly as they were stored, and the facts of its header. Every reader (NIfTI, MGH, NRRD) makes an Image; one
 // function (volume.h) makes numbers for networks from it.
 #pragma once
 #include <cstddef>
@@ -89,26 +89,37 @@ struct Image {
   std::size_t bytes() const { return static_cast<std::size_t>(elements()) * size_of(type); }
 };
 
-// A NIfTI-1 or NIfTI-2 file, plain or gzip (told by content, not by name). No more than 64 MiB + 4 x the bytes present are allocated
-// before the data are proved present. Throws io, bad_file (broken) or unsupported (colour, complex, 128-bit, ANALYZE), always with the
-// file's name.
-Image read_image(const std::string& path);
-// The same from memory; `name` stands in messages. The buffer may become the image's storage.
-Image parse_image(std::shared_ptr<Buffer> bytes, const std::string& name);
-Image parse_image(std::span<const std::byte> bytes, const std::string& name);  // copies
-// The facts alone, no voxels and no extensions: touches the first 64 KiB of the file.
-Image read_image_header(const std::string& path);
+// Voxels that are no single real number are refused unless a way to one is chosen here.
+struct PixelOptions {
+  bool luminance = false;  // colour (RGB, RGBA) becomes f32 (299 R + 587 G + 114 B) / 1000; alpha is dropped
+  bool magnitude = false;  // complex becomes its absolute value, scaling included
+};
+
+// Any file that this folder reads, told by content where the content tells, plain or gzip:
+//   NIfTI-1 and NIfTI-2, one file or a pair (x.hdr and x.img, each plain or .gz; either name opens the pair);
+//   MGH and MGZ;  NRRD with its voxels in the same or in another file (.nhdr).
+// No more than 64 MiB + 4 x the bytes present are allocated before the data are proved present. Throws io, bad_file (broken) or unsupported
+// (colour, complex, 128-bit, ANALYZE), always with the file's name.
+Image read_image(const std::string& path, const PixelOptions& options = {});
+// The same from memory, for files that are complete in themselves; `name` stands in messages, and its ending helps to tell MGH from noise.
+// The buffer may become the image's storage.
+Image parse_image(std::shared_ptr<Buffer> bytes, const std::string& name, const PixelOptions& options = {});
+Image parse_image(std::span<const std::byte> bytes, const std::string& name, const PixelOptions& options = {});  // copies
+// The facts alone, no voxels and no extensions. Touches the first 544 bytes of a plain file, 1 KiB of most gzip files.
+Image read_image_header(const std::string& path, const PixelOptions& options = {});
 
 // What `write_image` adds to the image itself.
 struct ImageWriteOptions {
-  int gzip_level = 2;  // 1 (fast) .. 12 (small), for names that end in .gz
+  int gzip_level = 1;  // 1 (fast, threaded) .. 12 (small), for names that end in .gz or .mgz
 };
-// Writes type, extents, scaling, transforms (both sform and qform), intent, description and extensions as NIfTI-1, or NIfTI-2 where an
-// extent is beyond 32767. `path` ends in .nii or .nii.gz. Atomic. Throws io, invalid_argument. An image given up by std::move, with room
-// for the header before its voxels, is written without a copy.
+// The name's ending chooses the format. .nii, .nii.gz: type, extents, scaling, transforms (both sform and qform), intent, description and
+// extensions as NIfTI-1, or NIfTI-2 where an extent is beyond 32767. .mgh, .mgz: uint8, int16, int32 or float32 without scaling; MGH has no
+// room for description, intent and extensions. Atomic. Throws io, invalid_argument. An image given up by std::move, with room for the
+// header before its voxels, is written without a copy.
 void write_image(const std::string& path, const Image& image, const ImageWriteOptions& options = {});
 void write_image(const std::string& path, Image&& image, const ImageWriteOptions& options = {});
-// The bytes that write_image would put into a file; gzip_level 0: not packed.
+// The bytes that write_image would put into a NIfTI or MGH file; gzip_level 0: not packed.
 Buffer encode_image(const Image& image, int gzip_level);
+Buffer encode_mgh(const Image& image, int gzip_level);
 
 }  // namespace vg

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "nifti/convert.h"
+#include "nifti/files.h"
 #include "nifti/header.h"
 #include "nifti/png.h"
 #include "tensor/error.h"
@@ -88,11 +89,11 @@ Volume to_labels(const Image& image, const ReadOptions& options) {
 }
 
 Volume read_volume(const std::string& path, const ReadOptions& options) {
-  return is_png(path) ? png_to_volume(read_png(path)) : to_volume(read_image(path), options);
+  return is_png(path) ? png_to_volume(read_png(path)) : to_volume(read_image(path, options.pixels), options);
 }
 
 Volume read_labels(const std::string& path, const ReadOptions& options) {
-  return is_png(path) ? png_to_labels(read_png(path)) : to_labels(read_image(path), options);
+  return is_png(path) ? png_to_labels(read_png(path)) : to_labels(read_image(path, options.pixels), options);
 }
 
 Image to_image(const Volume& volume, const WriteOptions& options) {
@@ -131,7 +132,12 @@ Image to_image(const Volume& volume, const WriteOptions& options) {
   return image;
 }
 
+void write_volume(const std::string& path, const Volume& volume, const WriteOptions& options) {
+  write_image(path, to_image(volume, options), {options.gzip_level});
+}
+
 void write_nifti(const std::string& path, const Volume& volume, const WriteOptions& options) {
+  require(files::ends_with(path, ".nii") || files::ends_with(path, ".nii.gz"), "{}: NIfTI is written to names that end in .nii or .nii.gz", path);
   write_image(path, to_image(volume, options), {options.gzip_level});
 }
 

@@ -1,4 +1,4 @@
-// Volume: numbers for networks plus their place in the patient. Files become volumes here, whatever their format, and go back to NIfTI
+// Volume: numbers for networks plus their place in the patient. Files become volumes here, whatever their format, and go back to files
 // here.
 #pragma once
 #include <optional>
@@ -29,6 +29,7 @@ struct Volume {
 
 struct ReadOptions {
   std::optional<std::int64_t> frame = {};  // one volume of a 4-D (or 5-D) file; default: all, as channels
+  PixelOptions pixels = {};                // what to do with colour and complex voxels; default: refuse
 };
 
 // Stored numbers -> f32: slope * stored + inter in double, then rounded once. NaN and infinities stay and are counted (warning non_finite).
@@ -37,7 +38,7 @@ Volume to_volume(const Image& image, const ReadOptions& options = {});
 // Stored numbers -> i32 labels. Values further than 1e-3 from a whole number, not finite or beyond 32 bits are refused (bad_file).
 Volume to_labels(const Image& image, const ReadOptions& options = {});
 
-// NIfTI (.nii, .nii.gz) or PNG, told by content. Throws as read_image and read_png do.
+// Every format of read_image, and PNG. Throws as read_image and read_png do.
 Volume read_volume(const std::string& path, const ReadOptions& options = {});
 Volume read_labels(const std::string& path, const ReadOptions& options = {});
 
@@ -45,9 +46,12 @@ struct WriteOptions {
   std::optional<Number> type = {};  // default: f32 for f32 volumes; for i32 the smallest of uint8, int16, int32 that holds all values
   bool labels = false;              // sets intent LABEL (1002); always set for i32 volumes
   std::string description = {};     // at most 79 bytes
-  int gzip_level = 2;               // 1 (fast) .. 12 (small), for names that end in .gz
+  int gzip_level = 1;               // 1 (fast, threaded) .. 12 (small), for names that end in .gz or .mgz
 };
 // Integer types take rounded values; a value outside the type's range (or NaN) is refused. Atomic. Throws invalid_argument, io.
+// The name's ending chooses the format, as in write_image: .nii, .nii.gz, .mgh, .mgz.
+void write_volume(const std::string& path, const Volume& volume, const WriteOptions& options = {});
+// NIfTI alone: other endings are refused.
 void write_nifti(const std::string& path, const Volume& volume, const WriteOptions& options = {});
 // The same, up to the file: for other writers and for tests.
 Image to_image(const Volume& volume, const WriteOptions& options = {});
