@@ -25,7 +25,7 @@ std::vector<std::byte> gunzip_prefix(std::span<const std::byte> packed, std::siz
 // member are padding; anything else gives trailing_junk. Throws bad_file: damaged, truncated or shorter than `needed`.
 Buffer gunzip(std::span<const std::byte> packed, std::uint64_t needed, const std::string& name, Warnings& warnings);
 
-// One member; level 1 (fast) .. 12 (small). Same bytes for same input: no time, no name.
+// One member, whatever the level; 1 (fast: deflate.h, threaded), 2 .. 12 (small: libdeflate). Same bytes for same input: no time, no name.
 Buffer gzip(std::span<const std::byte> plain, int level);
 
 }  // namespace vg
