@@ -15,19 +15,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kEndings[] = {".nii.gz", ".nii", ".png"};
+constexpr const char* kWritten[] = {".nii.gz", ".nii", ".mgz", ".mgh", ".png"};
+constexpr const char* kReadOnly[] = {".hdr.gz", ".hdr", ".nrrd", ".nhdr"};
 
 std::string lower(std::string s) {
   std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return s;
 }
 
-// The known ending of a name, "" if it has none.
-std::string ending_of(const std::string& name) {
+template <std::size_t n>
+std::string ending_among(const std::string& name, const char* const (&endings)[n]) {
   const std::string l = lower(name);
-  for (const char* e : kEndings)
+  for (const char* e : endings)
     if (l.size() > std::string(e).size() && l.ends_with(e)) return e;
   return "";
+}
+// The known ending of a name, "" if it has none.
+std::string ending_of(const std::string& name) {
+  const std::string written = ending_among(name, kWritten);
+  return written.empty() ? ending_among(name, kReadOnly) : written;
 }
 
 std::string stem_of(const std::string& path) {
@@ -64,7 +70,7 @@ std::vector<Case> find_cases(const std::string& input, const std::string& output
     } else {
       for (const auto& entry : fs::directory_iterator(path))
         if (entry.is_regular_file() && entry.path().filename().string()[0] != '.' && !ending_of(entry.path().string()).empty()) scans.push_back(entry.path().string());
-      if (scans.empty()) fail(ErrorCode::io, "{}: no scans (.nii, .nii.gz, .png) in this folder", input);
+      if (scans.empty()) fail(ErrorCode::io, "{}: no scans (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .png) in this folder", input);
     }
   } else if (lower(path.extension().string()) == ".txt") {
     std::istringstream lines(os::read_text(input));
@@ -79,6 +85,7 @@ std::vector<Case> find_cases(const std::string& input, const std::string& output
     scans = {input};
   }
   const bool to_file = !ending_of(output).empty();
+  require(ending_among(output, kReadOnly).empty(), "{}: labels are written as .nii.gz, .nii, .mgz, .mgh or .png", output);
   require(cases.size() + scans.size() == 1 || !to_file, "{}: {} scans, so the output must be a folder, not {}", input, cases.size() + scans.size(), output);
   std::sort(scans.begin(), scans.end());
   for (const std::string& scan : scans) cases.push_back({stem_of(scan), scan, (fs::path(output) / (stem_of(scan) + "_seg" + result_ending(scan))).string()});

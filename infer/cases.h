@@ -8,10 +8,10 @@ namespace vg {
 struct Case {
   std::string name;    // "sub-01_T1w"
   std::string input;   // the scan
-  std::string output;  // the label map: .nii.gz, or .png for a PNG
+  std::string output;  // the label map: .nii.gz, or .png for a PNG, or the ending that was asked for
 };
 
-// input:  a scan (.nii, .nii.gz, .png, ...);  a folder: every scan in it;  a folder with dataset_description.json: every *_T1w.nii[.gz] in
+// input:  a scan (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .png);  a folder: every scan in it;  a folder with dataset_description.json: every *_T1w.nii[.gz] in
 //         sub-*/[ses-*/]anat;  a .txt: one path a line, empty lines and #-comments skipped, relative to the list's folder.
 // output: for one scan a file name (known ending) or a folder; for several a folder. NAME_seg.nii.gz; for BIDS the same sub-folders and
 //         ..._desc-voxgrad_dseg.nii.gz.

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr double kAffineTolerance = 1e-3;
-constexpr const char* kEndings[] = {".nii.gz", ".nii", ".png"};
+constexpr const char* kEndings[] = {".nii.gz", ".nii", ".mgz", ".mgh", ".png"};
 
 bool is_mask_file(const std::string& path) {
   return std::any_of(std::begin(kEndings), std::end(kEndings), [&](const char* e) { return path.ends_with(e); });
@@ -146,7 +146,7 @@ Evaluation evaluate(const std::string& reference, const std::string& predicted, 
     result.cases.push_back(score(reference, predicted, options));
   } else {
     const std::vector<std::string> references = files_in(reference), predictions = files_in(predicted);
-    require(!references.empty(), "{}: no .nii, .nii.gz or .png file in it", reference);
+    require(!references.empty(), "{}: no .nii, .nii.gz, .mgz, .mgh or .png file in it", reference);
     for (const std::string& r : references) {
       ScoredCase scored;
       try {

@@ -43,9 +43,9 @@ void make_parent(const std::string& path) {
 
 void write_labels(const Segmentation& s, const std::string& path, const Lut& lut) {
   make_parent(path);
-  if (fs::path(path).extension() != ".png") return write_nifti(path, s.labels, {.type = {}, .labels = true, .description = "voxgrad " VG_VERSION, .gzip_level = 1});
+  if (fs::path(path).extension() != ".png") return write_volume(path, s.labels, {.type = {}, .labels = true, .description = "voxgrad " VG_VERSION, .gzip_level = 1});
   const Shape& shape = s.labels.voxels.shape();
-  require(shape.d() == 1, "{}: a volume does not fit a PNG; name a .nii.gz", path);
+  require(shape.d() == 1, "{}: a volume does not fit a PNG; name a .nii.gz or .mgz", path);
   write_png_labels(path, s.labels.voxels.data<std::int32_t>(), shape.w(), shape.h(), lut);
 }
 
@@ -59,7 +59,7 @@ CaseReport run_case(Context& ctx, Segmenter& segmenter, const Case& c, const Arg
   if (!a.confidence.empty()) {
     const std::string path = beside(a.confidence, c, cases, "_conf.nii.gz");
     make_parent(path);
-    write_nifti(path, *s.confidence, {.type = Number::f32, .labels = false, .description = "softmax probability of the label", .gzip_level = 1});
+    write_volume(path, *s.confidence, {.type = Number::f32, .labels = false, .description = "softmax probability of the label", .gzip_level = 1});
   }
   if (!a.qc.empty()) {
     const std::string path = beside(a.qc, c, cases, "_qc.png");
@@ -128,7 +128,7 @@ int main(int argc, char** argv) {
   Arguments a;
   CLI::App app("Segments scans with a voxgrad model: labels on each scan's own grid, volumes, confidence, a picture for quality control.", "seginfer");
   app.add_option("-i,--i,--t1,--input", a.input, "a scan, a folder, a BIDS data set, or a .txt list");
-  app.add_option("-o,--o,--output", a.output, "label map (.nii.gz, .png) or folder");
+  app.add_option("-o,--o,--output", a.output, "label map (.nii.gz, .nii, .mgz, .mgh, .png) or folder");
   app.add_option("-m,--model", a.model, "model file")->required();
   app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
   app.add_flag("--cpu", a.cpu, "the same as --device cpu");

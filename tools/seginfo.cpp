@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   std::string table;
   bool json = false, labels = false, no_labels = false;
   vg::InspectOptions options;
-  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz), PNG or model files")->required();
+  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz, .hdr), MGH (.mgz), NRRD, PNG or model files")->required();
   app.add_flag("--json", json, "One JSON object (an array for several files) instead of text");
   app.add_flag("--header", options.header_only, "Read the header alone, not the voxels");
   auto* yes = app.add_flag("--labels", labels, "Count the values as labels, whatever they look like");

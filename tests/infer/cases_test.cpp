@@ -38,6 +38,11 @@ TEST_F(Cases, AFileGoesToAFileOrAFolder) {
   EXPECT_EQ(find("b.nii", "out/"), Lines{"b: b.nii -> out/b_seg.nii.gz"});
   EXPECT_EQ(find("c.PNG", "out"), Lines{"c: c.PNG -> out/c_seg.png"});
   EXPECT_EQ(find("c.PNG", "labels.png"), Lines{"c: c.PNG -> labels.png"});
+  file("d.mgz"), file("e.nrrd");
+  EXPECT_EQ(find("d.mgz", "labels.mgz"), Lines{"d: d.mgz -> labels.mgz"});
+  EXPECT_EQ(find("d.mgz", "out"), Lines{"d: d.mgz -> out/d_seg.nii.gz"});
+  EXPECT_EQ(find("e.nrrd", "out"), Lines{"e: e.nrrd -> out/e_seg.nii.gz"});
+  EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { find("d.mgz", "labels.nrrd"); }).find("labels are written as"), std::string::npos);
 }
 
 TEST_F(Cases, AFolderMeansItsScans) {
