@@ -1,9 +1,10 @@
 // What it costs to read a head into floats, to write its labels, and to conform a head that is not conformed: the figures of nifti/README.md.
-// Reads t1/t1_crop.nii.gz and models/subcortical-t1_crop-reference.nii.gz of the test data (VG_TEST_DATA), and t1/ch2.nii.gz; peers/nifti_peer.py
-// does the same with nibabel.
+// Reads t1/*.nii.gz and models/subcortical-t1_crop-reference.nii.gz of the test data (VG_TEST_DATA); peers/nifti_peer.py runs
+// the same with nibabel in turn.
 #include <benchmark/benchmark.h>
 
 #include <filesystem>
+#include <functional>
 
 #include "nifti/conform.h"
 #include "nifti/volume.h"
@@ -23,11 +24,6 @@ void with_file(benchmark::State& state, const char* name, const std::function<vo
   for (auto _ : state) work(path);
 }
 
-void read_head(benchmark::State& state) {
-  with_file(state, "t1/t1_crop.nii.gz", [](const std::string& path) { benchmark::DoNotOptimize(read_volume(path)); });
-}
-BENCHMARK(read_head)->Unit(benchmark::kMillisecond)->UseRealTime();
-
 void read_labels_of_a_head(benchmark::State& state) {
   with_file(state, "models/subcortical-t1_crop-reference.nii.gz",
             [](const std::string& path) { benchmark::DoNotOptimize(read_labels(path)); });
@@ -46,6 +42,7 @@ void write_labels(benchmark::State& state) {
     if (!labels.voxels.defined()) labels = read_labels(path);
     write_nifti(out, labels);
   });
+  if (std::filesystem::exists(out)) state.counters["bytes"] = static_cast<double>(std::filesystem::file_size(out));
   std::filesystem::remove(out);
 }
 BENCHMARK(write_labels)->Unit(benchmark::kMillisecond)->UseRealTime();
@@ -59,7 +56,24 @@ void conform_a_head(benchmark::State& state) {
 }
 BENCHMARK(conform_a_head)->Unit(benchmark::kMillisecond)->UseRealTime();
 
+// read_head/NAME for every scan of t1/.
+void register_heads() {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(data("t1"), error)) {
+    const std::string path = entry.path().string();
+    if (path.ends_with(".nii.gz"))
+      benchmark::RegisterBenchmark(("read_head/" + entry.path().filename().string()).c_str(), [path](benchmark::State& state) {
+        for (auto _ : state) benchmark::DoNotOptimize(read_volume(path));
+      })->Unit(benchmark::kMillisecond)->UseRealTime();
+  }
+}
+
 }  // namespace
 }  // namespace vg
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  vg::register_heads();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+}

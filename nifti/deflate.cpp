@@ -1,5 +1,5 @@
 // RFC 1951 by hand: LZ77 with two recent distances and one hash table, then one dynamic Huffman block for each piece of 256 KiB. A piece looks back
-// into the 32 KiB before it, and ends on a byte boundary by an empty stored block (what zlib calls a sync flush), so pieces can be made apart
+// into the piece before, and ends on a byte boundary by an empty stored block (what zlib calls a sync flush), so pieces can be made apart
 // and simply follow each other.
 #include "nifti/deflate.h"
 
@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstring>
+#include <memory>
 
 #include "tensor/parallel.h"
 
@@ -18,6 +20,7 @@ namespace {
 
 constexpr std::size_t kPiece = 256 << 10;
 constexpr std::size_t kWindow = 32 << 10;
+constexpr std::size_t kLookBack = 4096;  // of a piece's beginning into the piece before: rows and runs, and little to make twice
 constexpr std::size_t kMaxMatch = 258, kMinMatch = 4;  // deflate knows matches of 3; they do not pay here
 constexpr int kHashBits = 14;
 constexpr int kMaxBits = 15;  // of a literal/length or distance code; 7 of the code for their lengths
@@ -167,6 +170,7 @@ struct Worker {
   std::vector<Sequence> sequences;
   std::array<std::uint32_t, kLiterals> literals;
   std::array<std::uint32_t, kDistances> distances;
+  Buffer made;  // where a ByteSource puts its bytes
 
   static std::size_t hash(std::uint32_t v) { return v * 2654435761u >> (32 - kHashBits); }
 
@@ -192,8 +196,7 @@ struct Worker {
     sequences.clear();
     literals.fill(0), distances.fill(0);
     auto place = [&](const std::byte* p) { return static_cast<std::uint32_t>(p - start) + 1; };
-    for (const std::byte* p = std::max(start, piece - std::min<std::ptrdiff_t>(piece - start, 4096)); p < piece; p += 2)
-      table[hash(load<std::uint32_t>(p))] = place(p);
+    for (const std::byte* p = start; p < piece; p += 2) table[hash(load<std::uint32_t>(p))] = place(p);
     std::size_t recent[2] = {1, 1};
     const std::byte *p = piece, *run = piece;
     const std::byte* last = end - 12;  // loads of 4 bytes stay inside
@@ -206,7 +209,7 @@ struct Worker {
       auto offer = [&](std::size_t d) {
         if (const std::size_t n = equal_bytes(p - d, p, end); n > best) best = n, distance = d;
       };
-      for (const std::size_t d : recent)
+      for (const std::size_t d : recent)  // both at most kWindow: they came from the table
         if (d <= static_cast<std::size_t>(p - start) && load<std::uint32_t>(p - d) == v) offer(d);
       if (hashed && best < 32 && p - hashed <= static_cast<std::ptrdiff_t>(kWindow) && load<std::uint32_t>(hashed) == v)
         offer(static_cast<std::size_t>(p - hashed));
@@ -329,31 +332,55 @@ std::byte* pack(Worker& w, const std::byte* start, const std::byte* piece, const
   return aligned + 4;
 }
 
-}  // namespace
-
-Deflated deflate_fast(std::span<const std::byte> plain) {
-  const std::size_t pieces = std::max<std::size_t>((plain.size() + kPiece - 1) / kPiece, 1);
+// give(worker, start, end): where the plain bytes from `start` to `end` are, nullptr to stop.
+template <class Give>
+Deflated deflate_with(std::size_t bytes, Give give) {
+  const std::size_t pieces = std::max<std::size_t>((bytes + kPiece - 1) / kPiece, 1);
   Deflated out;
   out.storage = Buffer(pieces * kSlot);  // touched only where pieces are written
   out.pieces.resize(pieces);
   std::vector<std::uint32_t> crcs(pieces);
   std::vector<std::unique_ptr<Worker>> workers(static_cast<std::size_t>(threads()));
+  std::atomic<bool> stopped{false};
   parallel_for_worker(static_cast<std::int64_t>(pieces), 1, [&](int worker, std::int64_t first, std::int64_t) {
+    if (stopped) return;
     auto& w = workers[static_cast<std::size_t>(worker)];
     if (!w) w = std::make_unique<Worker>();
     const auto n = static_cast<std::size_t>(first);
-    const std::size_t begin = n * kPiece, end = std::min(plain.size(), begin + kPiece);
-    const std::size_t start = begin - std::min(begin, kWindow);
+    const std::size_t begin = n * kPiece, end = std::min(bytes, begin + kPiece), start = begin - std::min(begin, kLookBack);
+    const std::byte* plain = give(*w, start, end);
+    if (!plain) {
+      stopped = true;
+      return;
+    }
     std::byte* to = out.storage.data() + n * kSlot;
-    const std::byte* done = pack(*w, plain.data() + start, plain.data() + begin, plain.data() + end, n + 1 == pieces, to);
-    out.pieces[n] = {to, done};
-    crcs[n] = libdeflate_crc32(0, plain.data() + begin, end - begin);
+    out.pieces[n] = {to, pack(*w, plain, plain + (begin - start), plain + (end - start), n + 1 == pieces, to)};
+    crcs[n] = libdeflate_crc32(0, plain + (begin - start), end - begin);
   });
+  if (stopped) {
+    out.complete = false;
+    return out;
+  }
   out.crc = crcs[0];
-  const std::size_t last = plain.size() - (pieces - 1) * kPiece;
+  const std::size_t last = bytes - (pieces - 1) * kPiece;
   for (std::size_t n = 1; n < pieces; ++n)
     out.crc = static_cast<std::uint32_t>(crc32_combine(out.crc, crcs[n], static_cast<z_off_t>(n + 1 == pieces ? last : kPiece)));
   return out;
+}
+
+}  // namespace
+
+Deflated deflate_fast(std::span<const std::byte> plain) {
+  static constexpr std::byte kNothing{};
+  const std::byte* data = plain.empty() ? &kNothing : plain.data();
+  return deflate_with(plain.size(), [&](Worker&, std::size_t start, std::size_t) { return data + start; });
+}
+
+Deflated deflate_fast(std::size_t bytes, const ByteSource& source) {
+  return deflate_with(bytes, [&](Worker& w, std::size_t start, std::size_t end) -> const std::byte* {
+    if (w.made.size() == 0) w.made = Buffer(kLookBack + kPiece);
+    return source(start, end, w.made.data()) ? w.made.data() : nullptr;
+  });
 }
 
 }  // namespace vg

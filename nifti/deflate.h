@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -14,6 +15,7 @@ struct Deflated {
   std::vector<std::span<const std::byte>> pieces;  // in order; they point into `storage`
   Buffer storage;
   std::uint32_t crc = 0;  // CRC-32 of the plain bytes
+  bool complete = true;   // false: the source gave up
 
   std::size_t size() const {
     std::size_t n = 0;
@@ -23,5 +25,10 @@ struct Deflated {
 };
 // The same bytes for the same input, whatever the number of threads.
 Deflated deflate_fast(std::span<const std::byte> plain);
+
+// Bytes that are made while they are packed, in the processor's cache: puts [begin, end) at `to`, or returns false to stop it all. Called by
+// several threads at once; pieces begin at multiples of 4096.
+using ByteSource = std::function<bool(std::size_t begin, std::size_t end, std::byte* to)>;
+Deflated deflate_fast(std::size_t bytes, const ByteSource& source);  // the same result as for the whole at once
 
 }  // namespace vg

@@ -2,6 +2,7 @@
 // aligned and in the host's byte order. Internal to nifti/.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -34,6 +35,11 @@ void check_name(const std::string& name, bool packed, const char* plain_ending, 
 void check_pixel(const NiftiHeader& h, const std::string& name, const PixelOptions& options);
 // Colour -> f32 luminance (scaling does not apply to colour), complex -> |slope z + inter| as f32 or f64.
 void make_real(Image& image, Pixel pixel);
+
+// A .nii.gz whose voxels are made while they are packed: put(first, count, to) puts `count` elements of the file from `first` on at `to`, or
+// returns false, and then nothing is written and false is returned. `facts`: an image without voxels.
+using VoxelSource = std::function<bool(std::int64_t first, std::int64_t count, std::byte* to)>;
+bool write_nifti_gz(const std::string& path, const Image& facts, const VoxelSource& put);
 
 // ---- the formats. `bytes`: the file as it is; `start`: its first unpacked bytes.
 Image parse_nifti(Shared bytes, std::span<const std::byte> start, bool packed, const std::string& name, const PixelOptions& options);

@@ -10,7 +10,6 @@
 #include <memory>
 #include <optional>
 
-#include "nifti/deflate.h"
 #include "tensor/error.h"
 
 namespace vg {
@@ -208,27 +207,21 @@ Buffer gunzip(Bytes packed, std::uint64_t needed, const std::string& name, Warni
   return out;
 }
 
-namespace {
-
-// The pieces of the fast deflate in the frame of one member.
-Buffer gzip_fast(Bytes plain) {
-  const Deflated d = deflate_fast(plain);
+Buffer gzip_member(const Deflated& d, std::size_t bytes) {
   constexpr unsigned char kFront[10] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255};  // no time, no name, "fastest", system unknown
   Buffer out(sizeof kFront + d.size() + 8);
   std::byte* to = out.data();
   std::memcpy(to, kFront, sizeof kFront);
   to += sizeof kFront;
   for (const Bytes& piece : d.pieces) std::memcpy(to, piece.data(), piece.size()), to += piece.size();
-  const auto length = static_cast<std::uint32_t>(plain.size());
+  const auto length = static_cast<std::uint32_t>(bytes);
   std::memcpy(to, &d.crc, 4), std::memcpy(to + 4, &length, 4);
   return out;
 }
 
-}  // namespace
-
 Buffer gzip(Bytes plain, int level) {
   require(level >= 1 && level <= 12, "gzip level {} (wanted 1..12)", level);
-  if (level == 1) return gzip_fast(plain);
+  if (level == 1) return gzip_member(deflate_fast(plain), plain.size());
   struct Free {
     void operator()(libdeflate_compressor* c) const { libdeflate_free_compressor(c); }
   };

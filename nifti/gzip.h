@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "nifti/deflate.h"
 #include "nifti/image.h"
 #include "nifti/warning.h"
 
@@ -27,5 +28,7 @@ Buffer gunzip(std::span<const std::byte> packed, std::uint64_t needed, const std
 
 // One member, whatever the level; 1 (fast: deflate.h, threaded), 2 .. 12 (small: libdeflate). Same bytes for same input: no time, no name.
 Buffer gzip(std::span<const std::byte> plain, int level);
+// A member around what deflate_fast made of `bytes` bytes.
+Buffer gzip_member(const Deflated& d, std::size_t bytes);
 
 }  // namespace vg

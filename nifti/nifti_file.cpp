@@ -151,8 +151,11 @@ int code_to_write(const Image& image) {
 // Bytes of an extension in the file: eight in front, a multiple of 16.
 std::size_t padded(const Extension& e) { return (e.bytes.size() + 8 + 15) / 16 * 16; }
 
-NiftiHeader header_of(const Image& image, const std::string& path) {
+void need_voxels(const Image& image, const std::string& path) {
   require(image.storage && image.offset + image.bytes() <= image.storage->size(), "{}: the image to write has no voxels", path);
+}
+
+NiftiHeader header_of(const Image& image, const std::string& path) {
   require(!image.dim.empty() && image.dim.size() <= 7, "{}: {} axes (wanted 1..7)", path, image.dim.size());
   NiftiHeader h;
   h.dim = image.dim;
@@ -212,6 +215,7 @@ void write_file(const std::string& path, std::span<const std::byte> whole, const
 }
 
 Buffer joined(const NiftiHeader& h, const Image& image) {
+  need_voxels(image, image.name);
   Buffer whole(h.data_offset + image.bytes());
   put_front(h, image, whole.data());
   std::memcpy(whole.data() + h.data_offset, image.voxels(), image.bytes());
@@ -242,11 +246,34 @@ void write_image(const std::string& path, const Image& image, const ImageWriteOp
 void write_image(const std::string& path, Image&& image, const ImageWriteOptions& options) {
   const Image& kept = image;
   if (format_of(path) == Format::mgh) return write_image(path, kept, options);
+  need_voxels(image, path);
   const NiftiHeader h = header_of(image, path);
   if (image.offset < h.data_offset || image.storage.use_count() != 1) return write_image(path, kept, options);
   std::byte* start = image.storage->data() + image.offset - h.data_offset;
   put_front(h, image, start);
   write_file(path, {start, h.data_offset + image.bytes()}, options);
+}
+
+bool files::write_nifti_gz(const std::string& path, const Image& facts, const VoxelSource& put) {
+  const NiftiHeader h = header_of(facts, path);
+  const std::size_t front = h.data_offset, unit = size_of(facts.type);  // front is a multiple of 8: elements do not straddle pieces
+  Buffer head(front);
+  put_front(h, facts, head.data());
+  const std::size_t bytes = front + facts.bytes();
+  const Deflated packed = deflate_fast(bytes, [&](std::size_t begin, std::size_t end, std::byte* to) {
+    if (begin < front) {
+      const std::size_t part = std::min(end, front) - begin;
+      std::memcpy(to, head.data() + begin, part);
+      begin += part, to += part;
+    }
+    return put(static_cast<std::int64_t>((begin - front) / unit), static_cast<std::int64_t>((end - begin) / unit), to);
+  });
+  if (!packed.complete) return false;
+  const Buffer whole = gzip_member(packed, bytes);
+  os::AtomicFile file(path);
+  file.write(whole.data(), whole.size());
+  file.commit();
+  return true;
 }
 
 }  // namespace vg

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <mutex>
+#include <vector>
 
 #include "nifti/convert.h"
 #include "nifti/files.h"
@@ -96,49 +98,98 @@ Volume read_labels(const std::string& path, const ReadOptions& options) {
   return is_png(path) ? png_to_labels(read_png(path)) : to_labels(read_image(path, options.pixels), options);
 }
 
-Image to_image(const Volume& volume, const WriteOptions& options) {
+namespace {
+
+// The image without its voxels; its type is still to be chosen.
+Image facts_of(const Volume& volume, const WriteOptions& options) {
   const Tensor& t = volume.voxels;
   require(t.defined() && t.device().on_host() && t.shape().rank() == 5 && t.shape().n() == 1 &&
               (t.dtype() == DType::f32 || t.dtype() == DType::i32),
           "{}: a volume to write needs f32 or i32 voxels of shape (1, D, H, W, C) on the host", volume.name);
-  const std::int64_t channels = t.shape().c(), voxels = t.shape().voxels();
   Image image;
   image.name = volume.name;
   image.place = volume.place;
   const Size3 s = volume.size();
   image.dim = {s[0], s[1], s[2]};
-  if (channels > 1) image.dim.push_back(channels);
+  if (t.shape().c() > 1) image.dim.push_back(t.shape().c());
   constexpr int kMillimetres = 2;
   image.units = kMillimetres;
   image.description = options.description;
   if (options.labels || t.dtype() == DType::i32) image.intent_code = kIntentLabel;
-  if (options.type) {
-    image.type = *options.type;
-  } else if (t.dtype() == DType::f32) {
-    image.type = Number::f32;
-  } else {
-    image.type = convert::smallest_type(t.data<std::int32_t>(), t.elements());
+  return image;
+}
+
+// Elements [first, first + count) of the file's order (channels last there, first here) as `type`. A bad value is told with its place in
+// its channel.
+convert::BadLabel convert_part(const Tensor& t, Number type, std::int64_t first, std::int64_t count, std::byte* to) {
+  const std::int64_t channels = t.shape().c(), voxels = t.shape().voxels();
+  while (count > 0) {
+    const std::int64_t channel = first / voxels, at = first % voxels, part = std::min(count, voxels - at), from = at * channels + channel;
+    convert::BadLabel bad = t.dtype() == DType::f32 ? convert::from_values(t.data<float>() + from, channels, part, type, to)
+                                                    : convert::from_values(t.data<std::int32_t>() + from, channels, part, type, to);
+    if (bad.at >= 0) {
+      bad.at += at;
+      return bad;
+    }
+    first += part, count -= part, to += static_cast<std::size_t>(part) * size_of(type);
   }
+  return {};
+}
+
+[[noreturn]] void refuse_value(const Volume& volume, const convert::BadLabel& bad, Number type) {
+  fail(ErrorCode::invalid_argument, "{}: voxel {} is {}, which {} cannot hold", volume.name, place_of(bad.at, volume.size()), bad.value,
+       name_of(type));
+}
+
+// .nii.gz without an image in between: values are converted piece by piece where they are packed.
+void write_packed(const std::string& path, const Volume& volume, const WriteOptions& options) {
+  Image facts = facts_of(volume, options);
+  const Tensor& t = volume.voxels;
+  std::vector<Number> types = {Number::u8, Number::i16, Number::i32};  // most label maps fit the first
+  if (options.type || t.dtype() == DType::f32) types = {options.type.value_or(Number::f32)};
+  for (const Number type : types) {
+    facts.type = type;
+    std::mutex mutex;
+    convert::BadLabel first_bad;
+    const bool done = files::write_nifti_gz(path, facts, [&](std::int64_t first, std::int64_t count, std::byte* to) {
+      constexpr std::int64_t kInline = 1 << 15;  // few enough that the conversion asks for no threads of its own
+      for (std::int64_t n = 0; n < count; n += kInline) {
+        const auto bad = convert_part(t, type, first + n, std::min(kInline, count - n), to + static_cast<std::size_t>(n) * size_of(type));
+        if (bad.at < 0) continue;
+        const std::lock_guard lock(mutex);
+        if (first_bad.at < 0 || bad.at < first_bad.at) first_bad = bad;
+        return false;
+      }
+      return true;
+    });
+    if (done) return;
+    if (type == types.back()) refuse_value(volume, first_bad, type);
+  }
+}
+
+}  // namespace
+
+Image to_image(const Volume& volume, const WriteOptions& options) {
+  Image image = facts_of(volume, options);
+  const Tensor& t = volume.voxels;
+  image.type = options.type                   ? *options.type
+               : t.dtype() == DType::f32 ? Number::f32
+                                         : convert::smallest_type(t.data<std::int32_t>(), t.elements());
   image.offset = kNifti1Bytes + 4;  // room for a header in front: write_image need not copy
   image.storage = std::make_shared<Buffer>(image.offset + image.bytes());
-  for (std::int64_t c = 0; c < channels; ++c) {
-    std::byte* out = image.storage->data() + image.offset + static_cast<std::size_t>(c * voxels) * size_of(image.type);
-    const auto bad = t.dtype() == DType::f32 ? convert::from_values(t.data<float>() + c, channels, voxels, image.type, out)
-                                             : convert::from_values(t.data<std::int32_t>() + c, channels, voxels, image.type, out);
-    if (bad.at >= 0)
-      fail(ErrorCode::invalid_argument, "{}: voxel {} is {}, which {} cannot hold", volume.name, place_of(bad.at, s), bad.value,
-           name_of(image.type));
-  }
+  if (const auto bad = convert_part(t, image.type, 0, t.elements(), image.storage->data() + image.offset); bad.at >= 0)
+    refuse_value(volume, bad, image.type);
   return image;
 }
 
 void write_volume(const std::string& path, const Volume& volume, const WriteOptions& options) {
+  if (options.gzip_level == 1 && files::ends_with(path, ".nii.gz")) return write_packed(path, volume, options);
   write_image(path, to_image(volume, options), {options.gzip_level});
 }
 
 void write_nifti(const std::string& path, const Volume& volume, const WriteOptions& options) {
   require(files::ends_with(path, ".nii") || files::ends_with(path, ".nii.gz"), "{}: NIfTI is written to names that end in .nii or .nii.gz", path);
-  write_image(path, to_image(volume, options), {options.gzip_level});
+  write_volume(path, volume, options);
 }
 
 Volume reorient(const Volume& volume, const std::string& code) {

@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""nibabel's times for what benchmarks/bench_nifti.cpp does: read a head as float32, read its header, write its label map. Median and best of ten.
-Usage: python3 nifti_peer.py DATA   (the folder of test data; nibabel and numpy installed)"""
+"""nibabel against bench_nifti on the same files, turn by turn: read heads as float32, read a header, write a label map, and the sizes written.
+Usage: python3 nifti_peer.py DATA BENCH_NIFTI [ROUNDS]   (the folder of test data, our program; nibabel and numpy installed)
+Prints medians in ms and the ratio nibabel / ours. Other work on the machine strikes both alike: rounds alternate."""
+import glob
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -10,24 +14,45 @@ import time
 import nibabel as nib
 import numpy as np
 
-data = sys.argv[1]
-head = os.path.join(data, "t1/t1_crop.nii.gz")
-labels = nib.load(os.path.join(data, "models/subcortical-t1_crop-reference.nii.gz"))
+data, program = sys.argv[1], sys.argv[2]
+rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 7
+heads = sorted(glob.glob(os.path.join(data, "t1/*.nii.gz")))
+label_file = os.path.join(data, "models/subcortical-t1_crop-reference.nii.gz")
+labels = nib.load(label_file)
 values = np.asanyarray(labels.dataobj)
+folder = tempfile.mkdtemp()
+out = os.path.join(folder, "labels.nii.gz")
 
 
-def timed(name, work):
-    seconds = []
-    for _ in range(10):
+def read(path):
+    nib.load(path).get_fdata(dtype=np.float32, caching="unchanged")
+
+
+def write():
+    nib.save(nib.Nifti1Image(values, labels.affine), out)
+
+
+theirs = {"read_head/" + os.path.basename(p): (lambda p=p: read(p)) for p in heads}
+theirs["read_header_alone"] = lambda: nib.load(heads[-1]).header
+theirs["read_labels_of_a_head"] = lambda: np.asanyarray(nib.load(label_file).dataobj).astype(np.int32)
+theirs["write_labels"] = write
+times = {name: ([], []) for name in theirs}
+sizes = {}
+for _ in range(rounds):
+    for name, work in theirs.items():
         start = time.perf_counter()
         work()
-        seconds.append(time.perf_counter() - start)
-    print("%-20s median %8.2f ms   best %8.2f ms" % (name, 1e3 * statistics.median(seconds), 1e3 * min(seconds)))
-
-
-timed("read_head", lambda: nib.load(head).get_fdata(dtype=np.float32, caching="unchanged"))
-timed("read_header_alone", lambda: nib.load(head).header)
-with tempfile.TemporaryDirectory() as folder:
-    out = os.path.join(folder, "labels.nii.gz")
-    timed("write_labels", lambda: nib.save(nib.Nifti1Image(values, labels.affine), out))
-    print("written: %d bytes" % os.path.getsize(out))
+        times[name][0].append(1e3 * (time.perf_counter() - start))
+        answer = subprocess.run([program, "--benchmark_filter=^%s(/real_time)?$" % name.replace(".", r"\."), "--benchmark_min_time=0.02",
+                                 "--benchmark_format=json"], capture_output=True, env=dict(os.environ, VG_TEST_DATA=data), check=True)
+        for b in json.loads(answer.stdout)["benchmarks"]:
+            times[name][1].append(b["real_time"] * {"ms": 1, "us": 1e-3}[b["time_unit"]])
+            if "bytes" in b:
+                sizes[name] = int(b["bytes"])
+print("| what | nibabel %s, ms | ours, ms | ratio |\n|---|---:|---:|---:|" % nib.__version__)
+for name, (nibabel, ours) in times.items():
+    a, b = statistics.median(nibabel), statistics.median(ours)
+    print("| %s | %.2f | %.2f | %.1f |" % (name, a, b, a / b))
+print("label map: nibabel %d bytes, ours %d" % (os.path.getsize(out), sizes.get("write_labels", 0)))
+os.remove(out)
+os.rmdir(folder)

@@ -5,7 +5,9 @@
 
 #include "nifti/deflate.h"
 #include "nifti/gzip.h"
+#include "nifti/volume.h"
 #include "tensor/error.h"
+#include "tensor/os.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 #include "tests/nifti/fixture.h"
@@ -128,6 +130,47 @@ TEST(DeflateFast, TheSameBytesForAnyNumberOfThreads) {
   set_threads(3);
   EXPECT_TRUE(packed(plain) == one);
   set_threads(before);
+}
+
+TEST(DeflateFast, BytesMadeOnTheWayGiveTheSameStream) {
+  Random random(8);
+  for (const std::size_t size : {std::size_t{0}, std::size_t{100}, kPiece, 2 * kPiece + 999}) {
+    const Bytes plain = make("runs", size, random);
+    const Deflated made = deflate_fast(size, [&](std::size_t begin, std::size_t end, std::byte* to) {
+      std::copy(plain.begin() + static_cast<std::ptrdiff_t>(begin), plain.begin() + static_cast<std::ptrdiff_t>(end), to);
+      return true;
+    });
+    const Buffer file = gzip_member(made, size);
+    EXPECT_TRUE(Bytes(file.data(), file.data() + file.size()) == packed(plain)) << size;
+  }
+  EXPECT_FALSE(deflate_fast(3 * kPiece, [&](std::size_t begin, std::size_t, std::byte*) { return begin < kPiece; }).complete);
+}
+
+TEST(DeflateFast, VolumesAreWrittenTheSameWithOrWithoutAnImageBetween) {
+  test::TemporaryFolder folder;
+  Random random(9);
+  const std::int64_t d = 20, h = 130, w = 131;  // more than one piece
+  for (const std::int64_t channels : {1, 3})
+    for (const std::int32_t most : {200, 3000, 100000}) {
+      std::vector<std::int32_t> ids(static_cast<std::size_t>(d * h * w * channels));
+      for (auto& v : ids) v = random.below(10) ? 7 : static_cast<std::int32_t>(random.below(200));
+      ids[ids.size() - 5] = most;  // found late: earlier pieces were packed as a smaller type
+      Volume v;
+      v.voxels = from_host(ids, {1, d, h, w, channels});
+      write_nifti(folder / "a.nii.gz", v);
+      write_image(folder / "b.nii.gz", to_image(v));
+      EXPECT_EQ(os::read_text(folder / "a.nii.gz"), os::read_text(folder / "b.nii.gz"));
+      const Volume back = read_labels(folder / "a.nii.gz");
+      EXPECT_EQ(to_host<std::int32_t>(back.voxels), ids);
+      EXPECT_EQ(back.stored, most == 200 ? Number::u8 : most == 3000 ? Number::i16 : Number::i32);
+      EXPECT_EQ(v.voxels.shape(), back.voxels.shape());
+      try {
+        write_nifti(folder / "c.nii.gz", v, {.type = Number::u8});
+        EXPECT_EQ(most, 200);
+      } catch (const Error& e) {
+        EXPECT_NE(std::string(e.what()).find("which uint8 cannot hold"), std::string::npos) << e.what();
+      }
+    }
 }
 
 TEST(DeflateFast, OurReaderTakesItWholeAndInSteps) {
