@@ -151,26 +151,32 @@ BadLabel from_values(const In* in, std::int64_t stride, std::int64_t count, Numb
   with_number(type, [&]<class Out>() {
     Out* out = reinterpret_cast<Out*>(bytes);
     parallel_for(count, kChunk, [&](std::int64_t begin, std::int64_t end) {
+      // Copies that no store can change: bytes may alias everything, and then nothing is vectorised.
+      const In* const __restrict from = in + begin * stride;
+      Out* const __restrict to = out + begin;
+      const std::int64_t chunk = end - begin, step = stride;
       if constexpr (std::is_floating_point_v<Out>) {
-        for (std::int64_t n = begin; n < end; ++n) out[n] = static_cast<Out>(in[n * stride]);
+        if (step == 1)
+          for (std::int64_t n = 0; n < chunk; ++n) to[n] = static_cast<Out>(from[n]);
+        else
+          for (std::int64_t n = 0; n < chunk; ++n) to[n] = static_cast<Out>(from[n * step]);
       } else if constexpr (std::is_integral_v<In>) {
-        if (!fit<Out>(in + begin * stride, stride, end - begin)) {
-          for (std::int64_t n = begin; n < end; ++n)
-            if (!std::in_range<Out>(in[n * stride])) return first.report(n, static_cast<double>(in[n * stride]));
+        if (!fit<Out>(from, step, chunk)) {
+          for (std::int64_t n = 0; n < chunk; ++n)
+            if (!std::in_range<Out>(from[n * step])) return first.report(begin + n, static_cast<double>(from[n * step]));
         }
-        if (stride == 1) {
-          for (std::int64_t n = begin; n < end; ++n) out[n] = static_cast<Out>(in[n]);
-        } else {
-          for (std::int64_t n = begin; n < end; ++n) out[n] = static_cast<Out>(in[n * stride]);
-        }
+        if (step == 1)
+          for (std::int64_t n = 0; n < chunk; ++n) to[n] = static_cast<Out>(from[n]);
+        else
+          for (std::int64_t n = 0; n < chunk; ++n) to[n] = static_cast<Out>(from[n * step]);
       } else {
         // 2^bits as a double: the first value that does not fit, exact where max() itself is not.
         constexpr double kLow = static_cast<double>(std::numeric_limits<Out>::min()),
                          kEnd = 2.0 * static_cast<double>(std::numeric_limits<Out>::max() / 2 + 1);
-        for (std::int64_t n = begin; n < end; ++n) {
-          const double r = std::nearbyint(static_cast<double>(in[n * stride]));
-          if (!(r >= kLow && r < kEnd)) return first.report(n, static_cast<double>(in[n * stride]));
-          out[n] = static_cast<Out>(r);
+        for (std::int64_t n = 0; n < chunk; ++n) {
+          const double r = std::nearbyint(static_cast<double>(from[n * step]));
+          if (!(r >= kLow && r < kEnd)) return first.report(begin + n, static_cast<double>(from[n * step]));
+          to[n] = static_cast<Out>(r);
         }
       }
     });
