@@ -1,60 +1,13 @@
-// Colour tables: a tolerant reader of FreeSurfer's text form, side pairs by name, colours for unknown ids.
+// Colour tables: the common FreeSurfer ids, side pairs by name, colours for unknown ids. Their text forms are in lut_text.cpp.
 #include "nifti/lut.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <optional>
 
 #include "tensor/error.h"
-#include "tensor/os.h"
 
 namespace vg {
 namespace {
-
-std::vector<std::string_view> words_of(std::string_view line) {
-  std::vector<std::string_view> words;
-  auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f'; };
-  for (std::size_t at = 0; at < line.size();) {
-    while (at < line.size() && blank(line[at])) ++at;
-    std::size_t end = at;
-    while (end < line.size() && !blank(line[end])) ++end;
-    if (end > at) words.push_back(line.substr(at, end - at));
-    at = end;
-  }
-  return words;
-}
-
-std::optional<std::int32_t> whole_number(std::string_view word) {
-  std::int32_t v = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), v);
-  if (error != std::errc{} || end != word.data() + word.size()) return std::nullopt;
-  return v;
-}
-std::optional<std::uint8_t> colour_part(std::string_view word) {
-  const auto v = whole_number(word);
-  if (!v || *v < 0 || *v > 255) return std::nullopt;
-  return static_cast<std::uint8_t>(*v);
-}
-
-// "id name R G B [A]"; the name may hold blanks.
-std::optional<std::pair<std::int32_t, LutEntry>> parse_line(const std::vector<std::string_view>& words) {
-  if (words.size() < 5) return std::nullopt;
-  const auto id = whole_number(words[0]);
-  if (!id) return std::nullopt;
-  std::array<std::optional<std::uint8_t>, 4> tail;
-  for (int n = 0; n < 4; ++n) tail[n] = colour_part(words[words.size() - 4 + n]);
-  const bool with_alpha = words.size() >= 6 && whole_number(words[words.size() - 4]);
-  if (with_alpha && !tail[0]) return std::nullopt;  // a number, but no colour
-  if (!tail[1] || !tail[2] || !tail[3]) return std::nullopt;
-  LutEntry e;
-  const std::size_t name_end = words.size() - (with_alpha ? 4 : 3);
-  for (std::size_t n = 1; n < name_end; ++n) e.name += (n > 1 ? " " : "") + std::string(words[n]);
-  const int first = with_alpha ? 0 : 1;
-  e.colour = {*tail[first], *tail[first + 1], *tail[first + 2]};
-  e.transparency = with_alpha ? *tail[3] : 0;
-  return std::pair{*id, std::move(e)};
-}
 
 Colour generated(std::int32_t id) {
   if (id == 0) return {0, 0, 0};
@@ -184,51 +137,6 @@ std::vector<std::pair<std::int32_t, std::int32_t>> Lut::pairs() const {
   }
   return out;
 }
-
-Lut parse_lut(std::string_view text, const std::string& name) {
-  Lut lut;
-  std::size_t line_number = 0, skipped = 0;
-  std::string first_skipped;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    std::string_view line = text.substr(at, end - at);
-    at = end + 1;
-    ++line_number;
-    while (!line.empty() && (line.back() == '\\' || line.back() == ' ' || line.back() == '\r' || line.back() == '\t'))
-      line.remove_suffix(1);
-    const auto words = words_of(line);
-    if (words.empty() || words[0][0] == '#') continue;
-    auto row = parse_line(words);
-    if (!row) {
-      if (skipped++ == 0) first_skipped = fmt::format("line {}: \"{}\"", line_number, line.substr(0, 60));
-      continue;
-    }
-    const std::int32_t id = row->first;
-    if (!lut.entries.insert_or_assign(id, std::move(row->second)).second)
-      lut.warnings.push_back({"duplicate_id", fmt::format("{}: line {}: id {} again: the last line counts", name, line_number, id)});
-  }
-  if (lut.entries.empty())
-    fail(ErrorCode::bad_file, "{}: no line has the form \"id name R G B A\"{}{}", name, skipped ? "; the first is " : "", first_skipped);
-  if (skipped > 0)
-    lut.warnings.push_back(
-        {"bad_line", fmt::format("{}: {} lines without id, name and colour are skipped; the first is {}", name, skipped, first_skipped)});
-  return lut;
-}
-
-Lut read_lut(const std::string& path) { return parse_lut(os::read_text(path, 64u << 20), path); }
-
-std::string to_text(const Lut& lut) {
-  std::string text = "#No. Label Name:                            R   G   B   A\n";
-  for (const auto& [id, e] : lut.entries) {
-    std::string word = e.name;
-    std::replace(word.begin(), word.end(), ' ', '_');  // FreeSurfer's readers split at blanks
-    text += fmt::format("{:<5} {:<40} {:<3} {:<3} {:<3} {}\n", id, word.empty() ? "unnamed" : word, e.colour[0], e.colour[1], e.colour[2],
-                        e.transparency);
-  }
-  return text;
-}
-
-void write_lut(const std::string& path, const Lut& lut) { os::write_file_atomic(path, to_text(lut)); }
 
 Lut builtin_freesurfer() {
   Lut lut;

@@ -1,4 +1,4 @@
-// Label tables: id -> name and colour, as in FreeSurferColorLUT.txt; and which ids are the two sides of one structure.
+// Label tables: id -> name and colour, in the forms that viewers read; and which ids are the two sides of one structure.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -37,12 +37,16 @@ struct Lut {
 // The name on the other side ("Left-Putamen" -> "Right-Putamen"); "" where the name has no side.
 std::string mirrored_name(std::string_view name);
 
-// Lines "id name R G B A": comments (#), blank lines, any order, any spacing, trailing backslashes. Of a repeated id the last line counts
-// (warning duplicate_id). Lines that fit nothing are skipped with the warning bad_line, unless no line has an id: then bad_file.
+// FreeSurferColorLUT.txt; ITK-SNAP's label descriptions; BIDS *_dseg.tsv; niivue's label colormap (JSON); 3D Slicer's colour table.
+enum class LutForm { freesurfer, itk_snap, bids, niivue, slicer };
+LutForm lut_form(const std::string& path);  // by ending: .label, .tsv, .json, .ctbl; all others are FreeSurfer's
+
+// Any of the forms, told by content. Comments, blank lines, any order, any spacing, trailing backslashes. Of a repeated id the last line
+// counts (warning duplicate_id). Lines that fit nothing are skipped with the warning bad_line, unless no line has an id: then bad_file.
 Lut parse_lut(std::string_view text, const std::string& name);
 Lut read_lut(const std::string& path);
-std::string to_text(const Lut& lut);
-void write_lut(const std::string& path, const Lut& lut);
+std::string to_text(const Lut& lut, LutForm form = LutForm::freesurfer);
+void write_lut(const std::string& path, const Lut& lut);  // in the form of lut_form(path)
 
 // The common FreeSurfer ids (aseg, wmparc's corpus callosum) with their names and colours.
 Lut builtin_freesurfer();

@@ -145,5 +145,92 @@ TEST(Lut, UnknownIdsHaveStableDistinctColours) {
   EXPECT_EQ(builtin_freesurfer().find("left-amygdala"), -1);
 }
 
+// ---- the forms of other programs
+
+TEST(LutForms, ReadsItkSnap) {
+  const Lut lut = parse_lut(
+      "################################################\n# ITK-SnAP Label Description File\n# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL\n"
+      "################################################\n"
+      "    0     0    0    0        0  0  0    \"Clear Label\"\n"
+      "   17   220  216   20        1  1  1    \"Left Hippocampus\"\r\n"
+      "   53   220  216   20      0.5  1  0    \"Right \"odd\" name\"\n"
+      "   54   300  216   20        1  1  1    \"too bright\"\n",
+      "x.label");
+  EXPECT_EQ(lut.entries.size(), 3u);
+  EXPECT_EQ(lut.name(17), "Left Hippocampus");
+  EXPECT_EQ(lut.colour(17), (Colour{220, 216, 20}));
+  EXPECT_EQ(lut.entries.at(17).transparency, 0);
+  EXPECT_EQ(lut.entries.at(53).transparency, 128);
+  EXPECT_EQ(lut.name(53), "Right \"odd\" name");
+  EXPECT_EQ(lut.name(0), "Clear Label");
+  EXPECT_TRUE(has_warning(lut.warnings, "bad_line"));
+}
+
+TEST(LutForms, ReadsBidsTables) {
+  const Lut lut = parse_lut("\xef\xbb\xbfindex\tname\tabbreviation\tcolor\tmapping\n0\tBackground\tBG\t#000000\t0\n17\tLeft Hippocampus\tLH\t#DCd814\t2\r\n"
+                            "18\tno colour\tx\tn/a\t1\n19\tshort\nx\ty\tz\t#000000\t1\n20\tbad colour\tb\tred\t1\n",
+                            "x_dseg.tsv");
+  EXPECT_EQ(lut.entries.size(), 4u);
+  EXPECT_EQ(lut.colour(17), (Colour{220, 216, 20}));
+  EXPECT_EQ(lut.name(17), "Left Hippocampus");
+  EXPECT_EQ(lut.colour(18), Lut{}.colour(18)) << "one of its own";
+  EXPECT_TRUE(has_warning(lut.warnings, "bad_line"));
+  EXPECT_EQ(parse_lut("name\tindex\nLeft-Putamen\t12\n", "x.tsv").name(12), "Left-Putamen") << "columns in any order";
+  EXPECT_THROW(parse_lut("index\tname\n", "x.tsv"), Error);
+}
+
+TEST(LutForms, ReadsNiivue) {
+  const Lut lut = parse_lut(R"({"R":[0,220],"G":[0,216],"B":[0,20],"A":[0,155],"I":[0,17],"labels":["Unknown","Left-Hippocampus"]})", "x.json");
+  EXPECT_EQ(lut.entries.size(), 2u);
+  EXPECT_EQ(lut.colour(17), (Colour{220, 216, 20}));
+  EXPECT_EQ(lut.entries.at(17).transparency, 100);
+  EXPECT_EQ(parse_lut(R"( {"R":[1,2],"G":[1,2],"B":[1,2],"labels":["a","b"]})", "x.json").name(1), "b") << "ids by place";
+  for (const char* bad : {"{", "{}", R"({"R":[1],"G":[1],"B":[1]})", R"({"R":[1],"G":[1,2],"B":[1],"labels":["a"]})", R"({"R":[256],"G":[1],"B":[1],"labels":["a"]})",
+                          R"({"R":[1],"G":[1],"B":[1],"labels":[7]})", R"({"R":1,"G":[1],"B":[1],"labels":["a"]})", R"({"R":[],"G":[],"B":[],"labels":[]})",
+                          R"({"R":[1],"G":[1],"B":[1],"I":[9999999999],"labels":["a"]})", R"({"R":[1.5],"G":[1],"B":[1],"labels":["a"]})"}) {
+    try {
+      parse_lut(bad, "x.json");
+      ADD_FAILURE() << "accepted: " << bad;
+    } catch (const Error& e) {
+      EXPECT_EQ(std::string(e.what()).find("x.json: "), 0u) << e.what();
+      EXPECT_EQ(e.code(), ErrorCode::bad_file);
+    }
+  }
+}
+
+TEST(LutForms, EveryFormIsReadBackAsItWasWritten) {
+  test::TemporaryFolder folder;
+  Lut lut = builtin_freesurfer();
+  lut.entries[1234567] = {"With_transparency", {1, 2, 3}, 55};
+  for (const auto& [ending, form] : {std::pair{".txt", LutForm::freesurfer}, {".label", LutForm::itk_snap}, {".tsv", LutForm::bids},
+                                     {".json", LutForm::niivue}, {".ctbl", LutForm::slicer}}) {
+    SCOPED_TRACE(ending);
+    const std::string path = folder / (std::string("lut") + ending);
+    EXPECT_EQ(lut_form(path), form);
+    write_lut(path, lut);
+    const Lut back = read_lut(path);
+    EXPECT_TRUE(back.warnings.empty());
+    ASSERT_EQ(back.entries.size(), lut.entries.size());
+    for (const auto& [id, e] : lut.entries) {
+      EXPECT_EQ(back.name(id), e.name);
+      EXPECT_EQ(back.colour(id), e.colour) << id;
+      if (form != LutForm::bids && id != 0) {
+        EXPECT_EQ(back.entries.at(id).transparency, e.transparency) << "BIDS has no place for it";
+      }
+    }
+    EXPECT_EQ(back.pairs(), lut.pairs());
+  }
+  lut.entries[9] = {"tab\tand \"quotes\"", {1, 2, 3}, 0};
+  EXPECT_EQ(parse_lut(to_text(lut, LutForm::bids), "x").name(9), "tab_and \"quotes\"");
+  EXPECT_EQ(parse_lut(to_text(lut, LutForm::itk_snap), "x").name(9), "tab\tand _quotes_");
+  EXPECT_NE(to_text(lut, LutForm::slicer).find("# Color table file\n"), std::string::npos);
+}
+
+TEST(LutForms, RealTables) {
+  VG_NEED_DATA(data);
+  EXPECT_EQ(read_lut(data + "/models/tfjs/model18cls/colormap.json").entries.size(), 18u);
+  EXPECT_GE(read_lut(data + "/formats/freesurferformats/colorlut.txt").entries.size(), 6u);
+}
+
 }  // namespace
 }  // namespace vg
