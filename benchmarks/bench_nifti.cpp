@@ -1,4 +1,4 @@
-// What it costs to read a head into floats, to write its labels, and to conform a head that is not conformed: the figures of nifti/README.md.
+// What it costs to read heads into floats, to write labels, and to conform a head that is not conformed: the figures of nifti/README.md.
 // Reads t1/*.nii.gz and models/subcortical-t1_crop-reference.nii.gz of the test data (VG_TEST_DATA); peers/nifti_peer.py runs
 // the same with nibabel in turn.
 #include <benchmark/benchmark.h>

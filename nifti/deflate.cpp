@@ -1,6 +1,6 @@
-// RFC 1951 by hand: LZ77 with two recent distances and one hash table, then one dynamic Huffman block for each piece of 256 KiB. A piece looks back
-// into the piece before, and ends on a byte boundary by an empty stored block (what zlib calls a sync flush), so pieces can be made apart
-// and simply follow each other.
+// RFC 1951 by hand: LZ77 with two recent distances and one hash table, then one dynamic Huffman block for each piece of 256 KiB. A piece
+// looks back into the piece before, and ends on a byte boundary by an empty stored block (what zlib calls a sync flush), so pieces can be made
+// apart and simply follow each other.
 #include "nifti/deflate.h"
 
 #include <libdeflate.h>
@@ -158,7 +158,8 @@ T load(const std::byte* p) {
 std::size_t equal_bytes(const std::byte* a, const std::byte* b, const std::byte* end) {
   const std::byte* start = b;
   while (end - b >= 8) {
-    if (const std::uint64_t differ = load<std::uint64_t>(a) ^ load<std::uint64_t>(b)) return static_cast<std::size_t>(b - start) + static_cast<std::size_t>(std::countr_zero(differ)) / 8;
+    if (const std::uint64_t differ = load<std::uint64_t>(a) ^ load<std::uint64_t>(b))
+      return static_cast<std::size_t>(b - start) + static_cast<std::size_t>(std::countr_zero(differ)) / 8;
     a += 8, b += 8;
   }
   while (b < end && *a == *b) ++a, ++b;
@@ -296,7 +297,8 @@ std::byte* pack(Worker& w, const std::byte* start, const std::byte* piece, const
   for (const auto& i : packed.items) size += code[i.symbol].length + rest_bits(i.symbol);
   for (std::size_t s = 0; s < literals; ++s) size += std::uint64_t{w.literals[s]} * literal[s].length;
   for (std::size_t s = 0; s < distances; ++s) size += std::uint64_t{w.distances[s]} * (distance[s].length + (s < 4 ? 0 : s / 2 - 1));
-  for (std::size_t n = 3; n <= kMaxMatch; n += 1u << kLength[n].extra) size += std::uint64_t{kLength[n].extra} * w.literals[kLength[n].symbol];
+  for (std::size_t n = 3; n <= kMaxMatch; n += 1u << kLength[n].extra)
+    size += std::uint64_t{kLength[n].extra} * w.literals[kLength[n].symbol];
   if (size / 8 >= bytes) return put_stored(to, piece, bytes, final);
 
   Bits out(to);

@@ -26,8 +26,8 @@ struct Deflated {
 // The same bytes for the same input, whatever the number of threads.
 Deflated deflate_fast(std::span<const std::byte> plain);
 
-// Bytes that are made while they are packed, in the processor's cache: puts [begin, end) at `to`, or returns false to stop it all. Called by
-// several threads at once; pieces begin at multiples of 4096.
+// Bytes that are made while they are packed, in the processor's cache: puts [begin, end) at `to`, or returns false to stop it all. Called
+// by several threads at once; `begin` is a multiple of 4096.
 using ByteSource = std::function<bool(std::size_t begin, std::size_t end, std::byte* to)>;
 Deflated deflate_fast(std::size_t bytes, const ByteSource& source);  // the same result as for the whole at once
 

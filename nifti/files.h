@@ -36,8 +36,8 @@ void check_pixel(const NiftiHeader& h, const std::string& name, const PixelOptio
 // Colour -> f32 luminance (scaling does not apply to colour), complex -> |slope z + inter| as f32 or f64.
 void make_real(Image& image, Pixel pixel);
 
-// A .nii.gz whose voxels are made while they are packed: put(first, count, to) puts `count` elements of the file from `first` on at `to`, or
-// returns false, and then nothing is written and false is returned. `facts`: an image without voxels.
+// A .nii.gz whose voxels are made while they are packed: put(first, count, to) puts `count` elements of the file from `first` on at `to`,
+// or returns false, and then nothing is written and false is returned. `facts`: an image without voxels.
 using VoxelSource = std::function<bool(std::int64_t first, std::int64_t count, std::byte* to)>;
 bool write_nifti_gz(const std::string& path, const Image& facts, const VoxelSource& put);
 

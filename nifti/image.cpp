@@ -73,7 +73,8 @@ namespace files {
 bool ends_with(const std::string& name, const char* ending) {
   const std::size_t n = std::strlen(ending);
   auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-  return name.size() >= n && std::equal(name.end() - static_cast<std::ptrdiff_t>(n), name.end(), ending, [&](char a, char b) { return lower(a) == b; });
+  return name.size() >= n &&
+         std::equal(name.end() - static_cast<std::ptrdiff_t>(n), name.end(), ending, [&](char a, char b) { return lower(a) == b; });
 }
 
 Buffer load(const std::string& path) {
@@ -115,7 +116,8 @@ Start load_start(const std::string& path, std::size_t count) {
 
 Shared prove_present(Shared bytes, std::uint64_t start, std::uint64_t voxel_bytes, const std::string& name, Warnings& warnings) {
   const std::uint64_t needed = start + voxel_bytes;  // both at most 2^60
-  if (is_gzip({bytes->data(), bytes->size()})) return std::make_shared<Buffer>(gunzip({bytes->data(), bytes->size()}, needed, name, warnings));
+  if (is_gzip({bytes->data(), bytes->size()}))
+    return std::make_shared<Buffer>(gunzip({bytes->data(), bytes->size()}, needed, name, warnings));
   if (needed > bytes->size())
     fail(ErrorCode::bad_file, "{}: truncated: the header asks for {} bytes ({} of voxels from byte {}), the file has {}", name, needed,
          voxel_bytes, start, bytes->size());
@@ -143,13 +145,16 @@ void check_name(const std::string& name, bool packed, const char* plain_ending, 
 }
 
 void check_pixel(const NiftiHeader& h, const std::string& name, const PixelOptions& options) {
-  const char* what = h.pixel == Pixel::rgb ? "RGB24 colour" : h.pixel == Pixel::rgba ? "RGBA32 colour" : h.type == Number::f32 ? "complex64" : "complex128";
+  const char* what = h.pixel == Pixel::rgb    ? "RGB24 colour"
+                     : h.pixel == Pixel::rgba ? "RGBA32 colour"
+                     : h.type == Number::f32  ? "complex64"
+                                              : "complex128";
   if (h.pixel == Pixel::complex && !options.magnitude)
-    fail(ErrorCode::unsupported, "{}: datatype = {}, {}: voxels of one real number each are wanted (or the option to take the magnitude)", name,
-         h.datatype, what);
+    fail(ErrorCode::unsupported, "{}: datatype = {}, {}: voxels of one real number each are wanted (or the option to take the magnitude)",
+         name, h.datatype, what);
   if ((h.pixel == Pixel::rgb || h.pixel == Pixel::rgba) && !options.luminance)
-    fail(ErrorCode::unsupported, "{}: datatype = {}, {}: voxels of one real number each are wanted (or the option to take the luminance)", name,
-         h.datatype, what);
+    fail(ErrorCode::unsupported, "{}: datatype = {}, {}: voxels of one real number each are wanted (or the option to take the luminance)",
+         name, h.datatype, what);
 }
 
 namespace {
@@ -180,9 +185,8 @@ void make_real(Image& image, Pixel pixel) {
     return collapse<float, float>(image, Number::f32, 2, [&](const float* z) { return static_cast<float>(magnitude(z)); });
   }
   image.format += ", luminance of colour";
-  collapse<std::uint8_t, float>(image, Number::f32, components_of(pixel), [](const std::uint8_t* c) {
-    return static_cast<float>((299 * c[0] + 587 * c[1] + 114 * c[2]) / 1000.0);
-  });
+  collapse<std::uint8_t, float>(image, Number::f32, components_of(pixel),
+                                [](const std::uint8_t* c) { return static_cast<float>((299 * c[0] + 587 * c[1] + 114 * c[2]) / 1000.0); });
 }
 
 }  // namespace files

@@ -69,7 +69,8 @@ std::optional<std::pair<std::int32_t, LutEntry>> parse_itk_snap_line(std::string
   double opacity = 1;
   const auto [end, error] = std::from_chars(words[4].data(), words[4].data() + words[4].size(), opacity);
   if (!id || !r || !g || !b || error != std::errc{} || !(opacity >= 0 && opacity <= 1)) return std::nullopt;
-  return std::pair{*id, LutEntry{std::string(line.substr(open + 1, close - open - 1)), {*r, *g, *b},
+  return std::pair{*id, LutEntry{std::string(line.substr(open + 1, close - open - 1)),
+                                 {*r, *g, *b},
                                  static_cast<std::uint8_t>(std::lround(255 * (1 - opacity)))}};
 }
 
@@ -168,7 +169,7 @@ Lut parse_niivue(std::string_view text, const std::string& name) {
 LutForm lut_form(const std::string& path) {
   const std::size_t dot = path.find_last_of("./");
   const std::string ending = dot == std::string::npos || path[dot] == '/' ? "" : path.substr(dot);
-  return ending == ".label" ? LutForm::itk_snap
+  return ending == ".label"  ? LutForm::itk_snap
          : ending == ".tsv"  ? LutForm::bids
          : ending == ".json" ? LutForm::niivue
          : ending == ".ctbl" ? LutForm::slicer
@@ -254,7 +255,9 @@ std::string to_text(const Lut& lut, LutForm form) {
     const auto [r, g, b] = e.colour;
     const int seen = id == 0 ? 0 : 1;  // the background hides nothing
     switch (form) {
-      case LutForm::freesurfer: text += fmt::format("{:<5} {:<40} {:<3} {:<3} {:<3} {}\n", id, one_word(e.name), r, g, b, e.transparency); break;
+      case LutForm::freesurfer:
+        text += fmt::format("{:<5} {:<40} {:<3} {:<3} {:<3} {}\n", id, one_word(e.name), r, g, b, e.transparency);
+        break;
       case LutForm::itk_snap:
         text += fmt::format("{:5} {:5} {:4} {:4} {:8.4g} {:2} {:2}    \"{}\"\n", id, r, g, b, seen * opaque_of(e) / 255.0, seen, seen,
                             without(e.name, "\"\n\r"));

@@ -58,7 +58,8 @@ Placement place_of(std::span<const std::byte> b, const Size3& size, const std::s
   Directions d;
   if (const auto flag = big<std::int16_t>(b, kFlagAt); flag <= 0) {  // FreeSurfer's rule; nibabel takes negative ones for good
     warnings.push_back(
-        {"no_orientation", fmt::format("goodRASFlag = {}: left and right are a guess (FreeSurfer's default directions, LIA, are taken)", flag)});
+        {"no_orientation",
+         fmt::format("goodRASFlag = {}: left and right are a guess (FreeSurfer's default directions, LIA, are taken)", flag)});
     return {d.affine(size), TransformSource::none, 0};
   }
   for (std::size_t a = 0; a < 3; ++a) {
@@ -149,7 +150,8 @@ Buffer encode_mgh(const Image& image, int gzip_level) {
   const auto* known = std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& t) { return t.type == image.type; });
   require(known != std::end(kTypes) && image.type != Number::u16, "{}: MGH cannot hold {} (wanted uint8, int16, int32 or float32)", name,
           name_of(image.type));
-  require(image.slope == 1 && image.inter == 0, "{}: MGH cannot hold the scaling x {} + {} (wanted scaled voxels)", name, image.slope, image.inter);
+  require(image.slope == 1 && image.inter == 0, "{}: MGH cannot hold the scaling x {} + {} (wanted scaled voxels)", name, image.slope,
+          image.inter);
   const Size3 size = image.size();
   const std::int64_t extents[4] = {size[0], size[1], size[2], image.frames()};
   Buffer whole(files::kMghHeaderBytes + image.bytes() + kFooterBytes);

@@ -111,7 +111,8 @@ Image read_pair(const std::string& path, const PixelOptions& options) {
   Warnings warnings;
   const std::vector<std::byte> unpacked =
       packed ? gunzip_prefix({head->data(), head->size()}, kHeaderProbeBytes, header_path) : std::vector<std::byte>{};
-  const std::span<const std::byte> start = packed ? std::span<const std::byte>(unpacked) : std::span<const std::byte>(head->data(), head->size());
+  const std::span<const std::byte> start =
+      packed ? std::span<const std::byte>(unpacked) : std::span<const std::byte>(head->data(), head->size());
   const NiftiHeader header = parse_header(start, header_path, warnings);
   if (!header.detached) return parse_nifti(std::move(head), start, packed, header_path, options);  // a single file under a pair's name
   check_pixel(header, header_path, options);

@@ -131,17 +131,41 @@ Fields read_fields(std::span<const std::byte> bytes, const std::string& name) {
 Number type_of(const Fields& f) {
   std::string t = lower(f.need("type"));
   if (t.ends_with("_t")) t.resize(t.size() - 2);
-  static const std::map<std::string, Number> kTypes = {
-      {"signed char", Number::i8}, {"int8", Number::i8}, {"uchar", Number::u8}, {"unsigned char", Number::u8}, {"uint8", Number::u8},
-      {"short", Number::i16}, {"short int", Number::i16}, {"signed short", Number::i16}, {"signed short int", Number::i16},
-      {"int16", Number::i16}, {"ushort", Number::u16}, {"unsigned short", Number::u16}, {"unsigned short int", Number::u16},
-      {"uint16", Number::u16}, {"int", Number::i32}, {"signed int", Number::i32}, {"int32", Number::i32}, {"uint", Number::u32},
-      {"unsigned int", Number::u32}, {"uint32", Number::u32}, {"longlong", Number::i64}, {"long long", Number::i64},
-      {"long long int", Number::i64}, {"signed long long", Number::i64}, {"signed long long int", Number::i64}, {"int64", Number::i64},
-      {"ulonglong", Number::u64}, {"unsigned long long", Number::u64}, {"unsigned long long int", Number::u64}, {"uint64", Number::u64},
-      {"float", Number::f32}, {"double", Number::f64}};
+  static const std::map<std::string, Number> kTypes = {{"signed char", Number::i8},
+                                                       {"int8", Number::i8},
+                                                       {"uchar", Number::u8},
+                                                       {"unsigned char", Number::u8},
+                                                       {"uint8", Number::u8},
+                                                       {"short", Number::i16},
+                                                       {"short int", Number::i16},
+                                                       {"signed short", Number::i16},
+                                                       {"signed short int", Number::i16},
+                                                       {"int16", Number::i16},
+                                                       {"ushort", Number::u16},
+                                                       {"unsigned short", Number::u16},
+                                                       {"unsigned short int", Number::u16},
+                                                       {"uint16", Number::u16},
+                                                       {"int", Number::i32},
+                                                       {"signed int", Number::i32},
+                                                       {"int32", Number::i32},
+                                                       {"uint", Number::u32},
+                                                       {"unsigned int", Number::u32},
+                                                       {"uint32", Number::u32},
+                                                       {"longlong", Number::i64},
+                                                       {"long long", Number::i64},
+                                                       {"long long int", Number::i64},
+                                                       {"signed long long", Number::i64},
+                                                       {"signed long long int", Number::i64},
+                                                       {"int64", Number::i64},
+                                                       {"ulonglong", Number::u64},
+                                                       {"unsigned long long", Number::u64},
+                                                       {"unsigned long long int", Number::u64},
+                                                       {"uint64", Number::u64},
+                                                       {"float", Number::f32},
+                                                       {"double", Number::f64}};
   const auto found = kTypes.find(t);
-  if (found == kTypes.end()) fail(ErrorCode::unsupported, "{}: type: {} (wanted an integer type, float or double)", f.name, t.substr(0, 100));
+  if (found == kTypes.end())
+    fail(ErrorCode::unsupported, "{}: type: {} (wanted an integer type, float or double)", f.name, t.substr(0, 100));
   return found->second;
 }
 
@@ -278,7 +302,8 @@ Image describe(const Fields& f, const Axes& axes, Warnings& warnings) {
 std::string data_path(const Fields& f, const std::string& header_path) {
   namespace fs = std::filesystem;
   const std::string& given = f.need("data file");
-  if (header_path.empty()) fail(ErrorCode::unsupported, "{}: the voxels are in another file ({}): wanted them in the same one", f.name, given);
+  if (header_path.empty())
+    fail(ErrorCode::unsupported, "{}: the voxels are in another file ({}): wanted them in the same one", f.name, given);
   if (lower(given).starts_with("list") || given.find('%') != std::string::npos)
     fail(ErrorCode::unsupported, "{}: data file: {} (wanted one file, not a list)", f.name, given.substr(0, 100));
   const fs::path relative = fs::path(given).lexically_normal();
@@ -349,7 +374,8 @@ Image parse_nrrd(Shared bytes, const std::string& name, const std::string& path)
   } else {
     const std::uint64_t needed = image.bytes() + (skip > 0 ? static_cast<std::uint64_t>(skip) : 0);
     if (needed > all.size() - start)
-      fail(ErrorCode::bad_file, "{}: truncated: the header asks for {} bytes of voxels, the file has {}", voxel_name, needed, all.size() - start);
+      fail(ErrorCode::bad_file, "{}: truncated: the header asks for {} bytes of voxels, the file has {}", voxel_name, needed,
+           all.size() - start);
     start = skip < 0 ? all.size() - image.bytes() : start + static_cast<std::size_t>(skip);
   }
   take_voxels(image, std::move(bytes), start, big_endian(f, image.type));

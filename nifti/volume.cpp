@@ -172,7 +172,7 @@ void write_packed(const std::string& path, const Volume& volume, const WriteOpti
 Image to_image(const Volume& volume, const WriteOptions& options) {
   Image image = facts_of(volume, options);
   const Tensor& t = volume.voxels;
-  image.type = options.type                   ? *options.type
+  image.type = options.type              ? *options.type
                : t.dtype() == DType::f32 ? Number::f32
                                          : convert::smallest_type(t.data<std::int32_t>(), t.elements());
   image.offset = kNifti1Bytes + 4;  // room for a header in front: write_image need not copy
@@ -188,7 +188,8 @@ void write_volume(const std::string& path, const Volume& volume, const WriteOpti
 }
 
 void write_nifti(const std::string& path, const Volume& volume, const WriteOptions& options) {
-  require(files::ends_with(path, ".nii") || files::ends_with(path, ".nii.gz"), "{}: NIfTI is written to names that end in .nii or .nii.gz", path);
+  require(files::ends_with(path, ".nii") || files::ends_with(path, ".nii.gz"), "{}: NIfTI is written to names that end in .nii or .nii.gz",
+          path);
   write_volume(path, volume, options);
 }
 

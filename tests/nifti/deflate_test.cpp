@@ -95,8 +95,9 @@ constexpr const char* kKinds[] = {"zeros", "noise", "two values", "period 7", "r
 TEST(DeflateFast, EveryKindAndSizeIsReadBackByZlibAndLibdeflate) {
   Random random(3);
   for (const char* kind : kKinds)
-    for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{63}, std::size_t{64}, std::size_t{65}, std::size_t{300},
-                                   std::size_t{4097}, std::size_t{65536}, kPiece - 1, kPiece, kPiece + 1, kPiece + 70, 2 * kPiece + 12345})
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{63}, std::size_t{64}, std::size_t{65}, std::size_t{300},
+          std::size_t{4097}, std::size_t{65536}, kPiece - 1, kPiece, kPiece + 1, kPiece + 70, 2 * kPiece + 12345})
       check(make(kind, size, random), kind);
 }
 

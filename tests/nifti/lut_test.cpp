@@ -167,9 +167,10 @@ TEST(LutForms, ReadsItkSnap) {
 }
 
 TEST(LutForms, ReadsBidsTables) {
-  const Lut lut = parse_lut("\xef\xbb\xbfindex\tname\tabbreviation\tcolor\tmapping\n0\tBackground\tBG\t#000000\t0\n17\tLeft Hippocampus\tLH\t#DCd814\t2\r\n"
-                            "18\tno colour\tx\tn/a\t1\n19\tshort\nx\ty\tz\t#000000\t1\n20\tbad colour\tb\tred\t1\n",
-                            "x_dseg.tsv");
+  const Lut lut = parse_lut(
+      "\xef\xbb\xbfindex\tname\tabbreviation\tcolor\tmapping\n0\tBackground\tBG\t#000000\t0\n17\tLeft Hippocampus\tLH\t#DCd814\t2\r\n"
+      "18\tno colour\tx\tn/a\t1\n19\tshort\nx\ty\tz\t#000000\t1\n20\tbad colour\tb\tred\t1\n",
+      "x_dseg.tsv");
   EXPECT_EQ(lut.entries.size(), 4u);
   EXPECT_EQ(lut.colour(17), (Colour{220, 216, 20}));
   EXPECT_EQ(lut.name(17), "Left Hippocampus");
@@ -180,14 +181,17 @@ TEST(LutForms, ReadsBidsTables) {
 }
 
 TEST(LutForms, ReadsNiivue) {
-  const Lut lut = parse_lut(R"({"R":[0,220],"G":[0,216],"B":[0,20],"A":[0,155],"I":[0,17],"labels":["Unknown","Left-Hippocampus"]})", "x.json");
+  const Lut lut =
+      parse_lut(R"({"R":[0,220],"G":[0,216],"B":[0,20],"A":[0,155],"I":[0,17],"labels":["Unknown","Left-Hippocampus"]})", "x.json");
   EXPECT_EQ(lut.entries.size(), 2u);
   EXPECT_EQ(lut.colour(17), (Colour{220, 216, 20}));
   EXPECT_EQ(lut.entries.at(17).transparency, 100);
   EXPECT_EQ(parse_lut(R"( {"R":[1,2],"G":[1,2],"B":[1,2],"labels":["a","b"]})", "x.json").name(1), "b") << "ids by place";
-  for (const char* bad : {"{", "{}", R"({"R":[1],"G":[1],"B":[1]})", R"({"R":[1],"G":[1,2],"B":[1],"labels":["a"]})", R"({"R":[256],"G":[1],"B":[1],"labels":["a"]})",
-                          R"({"R":[1],"G":[1],"B":[1],"labels":[7]})", R"({"R":1,"G":[1],"B":[1],"labels":["a"]})", R"({"R":[],"G":[],"B":[],"labels":[]})",
-                          R"({"R":[1],"G":[1],"B":[1],"I":[9999999999],"labels":["a"]})", R"({"R":[1.5],"G":[1],"B":[1],"labels":["a"]})"}) {
+  for (const char* bad :
+       {"{", "{}", R"({"R":[1],"G":[1],"B":[1]})", R"({"R":[1],"G":[1,2],"B":[1],"labels":["a"]})",
+        R"({"R":[256],"G":[1],"B":[1],"labels":["a"]})", R"({"R":[1],"G":[1],"B":[1],"labels":[7]})",
+        R"({"R":1,"G":[1],"B":[1],"labels":["a"]})", R"({"R":[],"G":[],"B":[],"labels":[]})",
+        R"({"R":[1],"G":[1],"B":[1],"I":[9999999999],"labels":["a"]})", R"({"R":[1.5],"G":[1],"B":[1],"labels":["a"]})"}) {
     try {
       parse_lut(bad, "x.json");
       ADD_FAILURE() << "accepted: " << bad;
@@ -202,8 +206,11 @@ TEST(LutForms, EveryFormIsReadBackAsItWasWritten) {
   test::TemporaryFolder folder;
   Lut lut = builtin_freesurfer();
   lut.entries[1234567] = {"With_transparency", {1, 2, 3}, 55};
-  for (const auto& [ending, form] : {std::pair{".txt", LutForm::freesurfer}, {".label", LutForm::itk_snap}, {".tsv", LutForm::bids},
-                                     {".json", LutForm::niivue}, {".ctbl", LutForm::slicer}}) {
+  for (const auto& [ending, form] : {std::pair{".txt", LutForm::freesurfer},
+                                     {".label", LutForm::itk_snap},
+                                     {".tsv", LutForm::bids},
+                                     {".json", LutForm::niivue},
+                                     {".ctbl", LutForm::slicer}}) {
     SCOPED_TRACE(ending);
     const std::string path = folder / (std::string("lut") + ending);
     EXPECT_EQ(lut_form(path), form);

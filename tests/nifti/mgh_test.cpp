@@ -179,10 +179,11 @@ TEST(Mgh, DamagedHeaders) {
     }
   }
   EXPECT_EQ(spacing_of(parse([&] {
-              Bytes b = base;
-              put(b, 34, kMinusOne);
-              return b;
-            }()).place.affine)[1],
+                         Bytes b = base;
+                         put(b, 34, kMinusOne);
+                         return b;
+                       }())
+                           .place.affine)[1],
             1.0);
   EXPECT_EQ(parse(test::RawNifti().bytes(), "x.mgz").format, "NIfTI-1, little endian") << "content counts";
 }

@@ -91,8 +91,11 @@ TEST(Nrrd, EncodingsAndSkips) {
       {"big endian", join(bytes_of(big + "encoding: raw\n\n"), voxels(true))},
       {"gzip", join(bytes_of(little + "encoding: gzip\n\n"), gz(voxels()))},
       {"gz", join(bytes_of(little + "encoding: gz\n\n"), gz(voxels()))},
-      {"line ends of Windows", join(bytes_of("NRRD0004\r\ntype: int16\r\ndimension: 3\r\nsizes: 2 3 2\r\nspace: LPS\r\nspace directions: (1,0,0) (0, 2, 0) (0,0,3)\r\n"
-                                             "space origin: (4,5,6)\r\nendian: little\r\nencoding: raw\r\n\r\n"), voxels())},
+      {"line ends of Windows",
+       join(bytes_of(
+                "NRRD0004\r\ntype: int16\r\ndimension: 3\r\nsizes: 2 3 2\r\nspace: LPS\r\nspace directions: (1,0,0) (0, 2, 0) (0,0,3)\r\n"
+                "space origin: (4,5,6)\r\nendian: little\r\nencoding: raw\r\n\r\n"),
+            voxels())},
       {"key and value", join(bytes_of(little + "encoding: raw\nsome key:=a value: with a colon\n\n"), voxels())},
       {"line skip", join(join(bytes_of(little + "encoding: raw\nline skip: 2\n\n"), junk), voxels())},
       {"byte skip", join(join(bytes_of(little + "encoding: raw\nbyteskip: 18\n\n"), junk), voxels())},
@@ -109,7 +112,8 @@ TEST(Nrrd, EncodingsAndSkips) {
     for (int r = 0; r < 3; ++r)
       for (int k = 0; k < 4; ++k) EXPECT_EQ(image.place.affine.m[r][k], wanted[r][k]);
     if (std::string(c.what) == "byte skip -1") continue;  // "the last bytes of the file": what is cut off does not show
-    for (std::size_t cut = 1; cut < 20; cut += 6) EXPECT_THROW(parse(Bytes(c.file.begin(), c.file.end() - static_cast<std::ptrdiff_t>(cut))), Error);
+    for (std::size_t cut = 1; cut < 20; cut += 6)
+      EXPECT_THROW(parse(Bytes(c.file.begin(), c.file.end() - static_cast<std::ptrdiff_t>(cut))), Error);
   }
 }
 
@@ -133,16 +137,19 @@ TEST(Nrrd, VoxelsInAnotherFile) {
 
 TEST(Nrrd, ChannelsAndGuesses) {
   const std::string end = "endian: little\nencoding: raw\n\n";
-  const Bytes first = join(bytes_of("NRRD0004\ntype: short\ndimension: 4\nsizes: 2 3 2 1\nkinds: vector domain domain domain\n" + end), voxels());
+  const Bytes first =
+      join(bytes_of("NRRD0004\ntype: short\ndimension: 4\nsizes: 2 3 2 1\nkinds: vector domain domain domain\n" + end), voxels());
   const Image a = parse(first);
   EXPECT_EQ(a.dim, (std::vector<std::int64_t>{3, 2, 1, 2}));
   EXPECT_EQ(voxels_of(a), (std::vector<double>{1, 3, 5, 7, 9, 11, 2, 4, 6, 8, 10, 12}));
   EXPECT_TRUE(has_warning(a.warnings, "no_orientation"));
-  const Image slice = parse(join(bytes_of("NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 2\nkinds: list space space\nspacings: nan 0.5 2\n" + end), voxels()));
+  const Image slice = parse(
+      join(bytes_of("NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 2\nkinds: list space space\nspacings: nan 0.5 2\n" + end), voxels()));
   EXPECT_EQ(slice.dim, (std::vector<std::int64_t>{3, 2, 1, 2}));
   EXPECT_EQ(spacing_of(slice.place.affine), (Vec3{0.5, 2, 1}));
   const Image middle = parse(join(
-      bytes_of("NRRD0004\ntype: short\ndimension: 4\nsizes: 2 3 1 2\nspace: RAS\nspace directions: (1,0,0) none (0,1,0) (0,0,1)\n" + end), voxels()));
+      bytes_of("NRRD0004\ntype: short\ndimension: 4\nsizes: 2 3 1 2\nspace: RAS\nspace directions: (1,0,0) none (0,1,0) (0,0,1)\n" + end),
+      voxels()));
   EXPECT_EQ(middle.dim, (std::vector<std::int64_t>{2, 1, 2, 3}));
   EXPECT_EQ(voxels_of(middle), (std::vector<double>{1, 2, 7, 8, 3, 4, 9, 10, 5, 6, 11, 12}));
   const Image guess = parse(join(bytes_of(kTop + "spacings: 1 2 0\n" + end), voxels()));
@@ -209,7 +216,8 @@ TEST(Nrrd, DamagedHeaders) {
     }
   }
   const Bytes whole = join(bytes_of(good), voxels());
-  for (std::size_t n = 0; n < whole.size(); ++n) EXPECT_THROW(parse(Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n))), Error) << n;
+  for (std::size_t n = 0; n < whole.size(); ++n)
+    EXPECT_THROW(parse(Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n))), Error) << n;
   int accepted = 0;
   for (std::size_t at = 0; at < good.size(); ++at)
     for (int v : {0, 10, 32, 48, 57, 128, 255}) {

@@ -29,7 +29,8 @@ Pair pair(bool big, float offset, std::size_t extension = 0) {
   RawNifti r(big);
   const Bytes whole = r.bytes();
   r.text(344, "ni1").set<float>(108, offset).resize(348 + (extension ? 4 + extension : 0));
-  if (extension) r.text(348, "\1").set<std::int32_t>(352, static_cast<std::int32_t>(extension)).set<std::int32_t>(356, 6).text(360, "hello");
+  if (extension)
+    r.text(348, "\1").set<std::int32_t>(352, static_cast<std::int32_t>(extension)).set<std::int32_t>(356, 6).text(360, "hello");
   Pair p{r.bytes(), Bytes(static_cast<std::size_t>(offset))};
   p.voxels.insert(p.voxels.end(), whole.begin() + 352, whole.end());
   return p;

@@ -30,7 +30,8 @@ struct Difference {
 constexpr Difference kDifferences[] = {
     {"nifti-rs/minimal2.hdr", Ours::reads, "a plain .hdr with its .img.gz: nibabel looks for the same kind of both"},
     {"nibabel/row_major.dconn.nii", Ours::no_volume, "CIFTI-2: a matrix over surface points in a NIfTI-2 shell, no volume"},
-    {"freesurferformats/tiny.mgh", Ours::other_affine, "goodRASFlag -1 means no orientation to FreeSurfer; nibabel takes its zeros for directions"},
+    {"freesurferformats/tiny.mgh", Ours::other_affine,
+     "goodRASFlag -1 means no orientation to FreeSurfer; nibabel takes its zeros for directions"},
 };
 
 // Sum, minimum and maximum of the scaled voxels in double, straight from the stored numbers.
@@ -85,7 +86,8 @@ void compare_parts(const std::string& path, const json& e) {
 void compare(const std::string& folder, const std::string& name, const json& e, Tally& tally) {
   SCOPED_TRACE(name);
   const std::string path = folder + "/" + name;
-  const auto* different = std::find_if(std::begin(kDifferences), std::end(kDifferences), [&](const Difference& d) { return d.path == name; });
+  const auto* different =
+      std::find_if(std::begin(kDifferences), std::end(kDifferences), [&](const Difference& d) { return d.path == name; });
   const bool other = different != std::end(kDifferences);
   if (other && different->ours == Ours::no_volume) {
     ++tally.of_our_own;
@@ -118,8 +120,8 @@ void compare(const std::string& folder, const std::string& name, const json& e, 
     EXPECT_EQ(orientation_of(image.place.affine), e["orientation"]);
   }
   if (e.contains("affine_from")) {
-    EXPECT_TRUE(e["affine_from"].get<std::string>().starts_with(
-        image.place.source == TransformSource::none ? "neither" : name_of(image.place.source)));
+    EXPECT_TRUE(e["affine_from"].get<std::string>().starts_with(image.place.source == TransformSource::none ? "neither"
+                                                                                                            : name_of(image.place.source)));
   }
   EXPECT_EQ(image.extensions.size(), e.value("extensions", std::size_t{0}));
   EXPECT_EQ(image.intent_code, e.value("intent_code", 0));
