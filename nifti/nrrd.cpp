@@ -30,6 +30,13 @@ std::string lower(std::string s) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
   return s;
 }
+// The beginning of a header's text for messages: bytes that would disturb a terminal become '?'.
+std::string shown(std::string_view text) {
+  std::string s(text.substr(0, 79));
+  for (char& c : s)
+    if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
+  return s;
+}
 // Words between blanks; what stands in parentheses or quotes is one word.
 Words words_of(const std::string& text) {
   Words out;
@@ -66,7 +73,7 @@ struct Fields {
     return *v;
   }
   [[noreturn]] void refuse(const std::string& key, const char* wanted) const {
-    fail(ErrorCode::bad_file, "{}: {}: {} (wanted {})", name, key, need(key).substr(0, 100), wanted);
+    fail(ErrorCode::bad_file, "{}: {}: {} (wanted {})", name, key, shown(need(key)), wanted);
   }
   double real(const std::string& key, const std::string& word) const {
     if (lower(word) == "nan") return std::nan("");
@@ -104,7 +111,7 @@ Fields read_fields(std::span<const std::byte> bytes, const std::string& name) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min(bytes.size(), kMostHeaderBytes));
   constexpr std::size_t kMagic = 8;  // NRRD0001 .. NRRD0005
   if (text.size() < kMagic || text[7] < '1' || text[7] > '5')
-    fail(ErrorCode::bad_file, "{}: NRRD magic \"{}\" (wanted NRRD0001 .. NRRD0005)", name, trimmed(text.substr(0, kMagic)));
+    fail(ErrorCode::bad_file, "{}: NRRD magic \"{}\" (wanted NRRD0001 .. NRRD0005)", name, shown(text.substr(0, kMagic)));
   bool first = true;
   for (std::size_t at = 0; at < text.size(); first = false) {
     std::size_t end = text.find('\n', at);
@@ -116,7 +123,7 @@ Fields read_fields(std::span<const std::byte> bytes, const std::string& name) {
     if (line.empty() && complete) return f.blank_line = true, f;
     if (first || line.empty() || line.front() == '#' || line.find(":=") < line.find(": ")) continue;
     const std::size_t colon = line.find(':');
-    if (colon == std::string::npos) fail(ErrorCode::bad_file, "{}: NRRD header line without a colon: \"{}\"", name, line.substr(0, 100));
+    if (colon == std::string::npos) fail(ErrorCode::bad_file, "{}: NRRD header line without a colon: \"{}\"", name, shown(line));
     std::string key = lower(trimmed(std::string_view(line).substr(0, colon)));
     for (const auto& [other, standard] : {std::pair{"datafile", "data file"}, {"lineskip", "line skip"}, {"byteskip", "byte skip"}})
       if (key == other) key = standard;
@@ -164,8 +171,7 @@ Number type_of(const Fields& f) {
                                                        {"float", Number::f32},
                                                        {"double", Number::f64}};
   const auto found = kTypes.find(t);
-  if (found == kTypes.end())
-    fail(ErrorCode::unsupported, "{}: type: {} (wanted an integer type, float or double)", f.name, t.substr(0, 100));
+  if (found == kTypes.end()) fail(ErrorCode::unsupported, "{}: type: {} (wanted an integer type, float or double)", f.name, shown(t));
   return found->second;
 }
 
@@ -219,7 +225,7 @@ std::optional<Vec3> signs_of(const Fields& f) {
   if (s == "left-posterior-superior" || s == "lps") return Vec3{-1, -1, 1};
   if (s == "scanner-xyz" || s == "3d-right-handed" || s == "3d-left-handed") return std::nullopt;
   fail(ErrorCode::unsupported, "{}: space: {} (wanted right-anterior-superior, left-anterior-superior or left-posterior-superior)", f.name,
-       s.substr(0, 100));
+       shown(s));
 }
 
 Placement place_of(const Fields& f, const Axes& axes, const Size3& size, Warnings& warnings) {
@@ -267,7 +273,7 @@ Encoding encoding_of(const Fields& f) {
   const std::string e = lower(f.need("encoding"));
   if (e == "raw") return Encoding::raw;
   if (e == "gzip" || e == "gz") return Encoding::gzip;
-  fail(ErrorCode::unsupported, "{}: encoding: {} (wanted raw or gzip)", f.name, e.substr(0, 100));
+  fail(ErrorCode::unsupported, "{}: encoding: {} (wanted raw or gzip)", f.name, shown(e));
 }
 
 bool big_endian(const Fields& f, Number type) {
@@ -294,7 +300,7 @@ Image describe(const Fields& f, const Axes& axes, Warnings& warnings) {
   std::copy(mm.begin(), mm.end(), image.pixdim.begin() + 1);
   constexpr int kMillimetres = 2;
   image.units = kMillimetres;
-  if (const std::string* content = f.find("content")) image.description = content->substr(0, 79);
+  if (const std::string* content = f.find("content")) image.description = shown(*content);
   return image;
 }
 
@@ -303,12 +309,12 @@ std::string data_path(const Fields& f, const std::string& header_path) {
   namespace fs = std::filesystem;
   const std::string& given = f.need("data file");
   if (header_path.empty())
-    fail(ErrorCode::unsupported, "{}: the voxels are in another file ({}): wanted them in the same one", f.name, given);
+    fail(ErrorCode::unsupported, "{}: the voxels are in another file ({}): wanted them in the same one", f.name, shown(given));
   if (lower(given).starts_with("list") || given.find('%') != std::string::npos)
-    fail(ErrorCode::unsupported, "{}: data file: {} (wanted one file, not a list)", f.name, given.substr(0, 100));
+    fail(ErrorCode::unsupported, "{}: data file: {} (wanted one file, not a list)", f.name, shown(given));
   const fs::path relative = fs::path(given).lexically_normal();
   if (relative.empty() || relative.is_absolute() || *relative.begin() == "..")
-    fail(ErrorCode::bad_file, "{}: data file: {} (wanted a name inside the header's own folder)", f.name, given.substr(0, 100));
+    fail(ErrorCode::bad_file, "{}: data file: {} (wanted a name inside the header's own folder)", f.name, shown(given));
   return (fs::path(header_path).parent_path() / relative).string();
 }
 
@@ -335,6 +341,10 @@ void permute(Image& image, const Axes& axes) {
   image.storage = std::move(out), image.offset = 0;
 }
 
+void refuse_wrapped(bool packed, const std::string& name) {
+  if (packed) fail(ErrorCode::unsupported, "{}: gzip around a whole NRRD file (wanted gzip inside it: \"encoding: gzip\")", name);
+}
+
 }  // namespace
 
 namespace files {
@@ -342,6 +352,7 @@ namespace files {
 bool is_nrrd(std::span<const std::byte> start) { return start.size() >= 7 && std::memcmp(start.data(), "NRRD000", 7) == 0; }
 
 Image parse_nrrd(Shared bytes, const std::string& name, const std::string& path) {
+  refuse_wrapped(is_gzip({bytes->data(), bytes->size()}), name);
   const Fields f = read_fields({bytes->data(), bytes->size()}, name);
   Warnings warnings;
   const Axes axes = axes_of(f, type_of(f));
@@ -386,6 +397,7 @@ Image parse_nrrd(Shared bytes, const std::string& name, const std::string& path)
 
 Image read_nrrd_header(const std::string& path) {
   const Start start = load_start(path, kMostHeaderBytes);
+  refuse_wrapped(start.packed, path);
   const Fields f = read_fields(start.bytes, path);
   Warnings warnings;
   Image image = describe(f, axes_of(f, type_of(f)), warnings);

@@ -216,6 +216,12 @@ TEST(Nrrd, DamagedHeaders) {
     }
   }
   const Bytes whole = join(bytes_of(good), voxels());
+  try {
+    parse(gz(whole));
+    ADD_FAILURE() << "gzip around it all";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("encoding: gzip"), std::string::npos) << e.what();
+  }
   for (std::size_t n = 0; n < whole.size(); ++n)
     EXPECT_THROW(parse(Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n))), Error) << n;
   int accepted = 0;

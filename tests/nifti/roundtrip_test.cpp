@@ -287,6 +287,17 @@ TEST(AllocationLaw, RefusedFilesNeverAskForTheirDeclaredSize) {
   zeros.resize(20u << 20);
   packed = test::join(test::gz(zeros, 1), Bytes(1u << 20));
   EXPECT_LT(peak_of(packed, "x.nii.gz"), allocation_limit(packed.size()));
+
+  Bytes mgh(300);  // 1 x 1290 x 1000 x 1000 float: 5 GB declared
+  const std::uint32_t fields[] = {1, 1, 1290, 1000, 1000, 3};
+  for (std::size_t n = 0; n < 6; ++n)
+    for (std::size_t b = 0; b < 4; ++b) mgh[4 * n + b] = static_cast<std::byte>(fields[n] >> (24 - 8 * b));
+  EXPECT_LT(peak_of(mgh, "x.mgh"), 1u << 20);
+  EXPECT_LT(peak_of(test::gz(mgh), "x.mgz"), 1u << 20);
+  const std::string nrrd = "NRRD0004\ntype: float\ndimension: 3\nsizes: 1000 1000 1000\nendian: little\nencoding: ";
+  EXPECT_LT(peak_of(test::bytes_of(nrrd + "raw\n\n..."), "x.nrrd"), 1u << 20);
+  EXPECT_LT(peak_of(test::join(test::bytes_of(nrrd + "gzip\n\n"), test::gz(Bytes(1000))), "x.nrrd"), 1u << 20);
+  EXPECT_LT(peak_of(test::join(test::bytes_of(nrrd + "gzip\n\n"), packed), "x.nrrd"), allocation_limit(packed.size()));
 }
 #endif
 
