@@ -207,21 +207,23 @@ Buffer gunzip(Bytes packed, std::uint64_t needed, const std::string& name, Warni
   return out;
 }
 
-Buffer gzip_member(const Deflated& d, std::size_t bytes) {
+void put_member(const Deflated& d, std::size_t bytes, const std::function<void(Bytes)>& put) {
   constexpr unsigned char kFront[10] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255};  // no time, no name, "fastest", system unknown
-  Buffer out(sizeof kFront + d.size() + 8);
-  std::byte* to = out.data();
-  std::memcpy(to, kFront, sizeof kFront);
-  to += sizeof kFront;
-  for (const Bytes& piece : d.pieces) std::memcpy(to, piece.data(), piece.size()), to += piece.size();
-  const auto length = static_cast<std::uint32_t>(bytes);
-  std::memcpy(to, &d.crc, 4), std::memcpy(to + 4, &length, 4);
-  return out;
+  put(std::as_bytes(std::span(kFront)));
+  for (const Bytes& piece : d.pieces) put(piece);
+  const std::uint32_t trailer[2] = {d.crc, static_cast<std::uint32_t>(bytes)};
+  put(std::as_bytes(std::span(trailer)));
 }
 
 Buffer gzip(Bytes plain, int level) {
   require(level >= 1 && level <= 12, "gzip level {} (wanted 1..12)", level);
-  if (level == 1) return gzip_member(deflate_fast(plain), plain.size());
+  if (level == 1) {
+    const Deflated d = deflate_fast(plain);
+    Buffer out(d.size() + 18);
+    std::byte* to = out.data();
+    put_member(d, plain.size(), [&to](Bytes b) { to = std::copy(b.begin(), b.end(), to); });
+    return out;
+  }
   struct Free {
     void operator()(libdeflate_compressor* c) const { libdeflate_free_compressor(c); }
   };

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,7 +29,7 @@ Buffer gunzip(std::span<const std::byte> packed, std::uint64_t needed, const std
 
 // One member, whatever the level; 1 (fast: deflate.h, threaded), 2 .. 12 (small: libdeflate). Same bytes for same input: no time, no name.
 Buffer gzip(std::span<const std::byte> plain, int level);
-// A member around what deflate_fast made of `bytes` bytes.
-Buffer gzip_member(const Deflated& d, std::size_t bytes);
+// The member around what deflate_fast made of `bytes` bytes, piece by piece.
+void put_member(const Deflated& d, std::size_t bytes, const std::function<void(std::span<const std::byte>)>& put);
 
 }  // namespace vg

@@ -270,9 +270,8 @@ bool files::write_nifti_gz(const std::string& path, const Image& facts, const Vo
     return put(static_cast<std::int64_t>((begin - front) / unit), static_cast<std::int64_t>((end - begin) / unit), to);
   });
   if (!packed.complete) return false;
-  const Buffer whole = gzip_member(packed, bytes);
   os::AtomicFile file(path);
-  file.write(whole.data(), whole.size());
+  put_member(packed, bytes, [&file](std::span<const std::byte> b) { file.write(b.data(), b.size()); });
   file.commit();
   return true;
 }

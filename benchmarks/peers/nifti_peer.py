@@ -52,7 +52,7 @@ for _ in range(rounds):
 print("| what | nibabel %s, ms | ours, ms | ratio |\n|---|---:|---:|---:|" % nib.__version__)
 for name, (nibabel, ours) in times.items():
     a, b = statistics.median(nibabel), statistics.median(ours)
-    print("| %s | %.2f | %.2f | %.1f |" % (name, a, b, a / b))
+    print("| %s | %.4g | %.4g | %.1f |" % (name, a, b, a / b))
 print("label map: nibabel %d bytes, ours %d" % (os.path.getsize(out), sizes.get("write_labels", 0)))
 os.remove(out)
 os.rmdir(folder)
