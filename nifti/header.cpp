@@ -129,7 +129,8 @@ bool fix_byte_order(Raw& h, const std::string& name) {
   if (plausible(native)) return false;
   swap_bytes(h);
   if (plausible(h.dim[0])) return true;
-  fail(ErrorCode::bad_file, "{}: dim[0] = {} axes (wanted 1..7)", name, native);
+  const bool swapped = h.sizeof_hdr == 348 || h.sizeof_hdr == 540;
+  fail(ErrorCode::bad_file, "{}: dim[0] = {} axes (wanted 1..7)", name, swapped ? std::int64_t{h.dim[0]} : native);
 }
 
 // Extents, the FreeSurfer exceptions, and a product that fits.
