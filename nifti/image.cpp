@@ -180,11 +180,9 @@ void make_real(Image& image, Pixel pixel) {
   if (pixel == Pixel::complex) {
     const double a = image.slope, b = image.inter;
     auto magnitude = [a, b](const auto* z) { return std::hypot(a * static_cast<double>(z[0]) + b, a * static_cast<double>(z[1])); };
-    image.format += ", magnitude of complex numbers";
     if (image.type == Number::f64) return collapse<double, double>(image, Number::f64, 2, magnitude);
     return collapse<float, float>(image, Number::f32, 2, [&](const float* z) { return static_cast<float>(magnitude(z)); });
   }
-  image.format += ", luminance of colour";
   collapse<std::uint8_t, float>(image, Number::f32, components_of(pixel),
                                 [](const std::uint8_t* c) { return static_cast<float>((299 * c[0] + 587 * c[1] + 114 * c[2]) / 1000.0); });
 }

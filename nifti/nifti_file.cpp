@@ -31,6 +31,7 @@ Image describe(const NiftiHeader& h, const std::string& name, bool packed, Warni
   image.name = name;
   image.format = fmt::format("NIfTI-{}, {} endian{}{}", h.version, h.big_endian ? "big" : "little", h.detached ? ", magic of a pair" : "",
                              packed ? ", gzip" : "");
+  if (h.pixel != Pixel::real) image.format += h.pixel == Pixel::complex ? ", magnitude of complex numbers" : ", luminance of colour";
   image.type = h.type;
   image.dim = h.dim;
   image.place = place(transforms_of(h), h.size(), name, warnings);
@@ -65,6 +66,10 @@ Image parse_nifti_header(std::span<const std::byte> start, bool packed, const st
   const NiftiHeader header = parse_header(start, name, warnings);
   check_pixel(header, name, options);
   Image image = describe(header, name, packed, warnings);
+  if (header.pixel != Pixel::real) {  // what make_real will leave
+    image.type = header.type == Number::f64 ? Number::f64 : Number::f32;
+    image.slope = 1, image.inter = 0;
+  }
   image.warnings = std::move(warnings);
   return image;
 }

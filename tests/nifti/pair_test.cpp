@@ -171,6 +171,10 @@ TEST(Pixels, ReadOptionsReachThem) {
   EXPECT_THROW(read_volume(folder / "c.nii"), Error);
   EXPECT_NE(refusal(folder / "c.nii").find("RGB24"), std::string::npos);
   EXPECT_FLOAT_EQ(read_volume(folder / "c.nii", {.pixels = {.luminance = true}}).voxels.data<float>()[23], 100.0f);
+  const Image header = read_image_header(folder / "c.nii", {.luminance = true}), whole = read_image(folder / "c.nii", {.luminance = true});
+  EXPECT_EQ(header.type, whole.type);
+  EXPECT_EQ(header.format, "NIfTI-1, little endian, luminance of colour");
+  EXPECT_EQ(header.format, whole.format);
 }
 
 // ---- the header alone
