@@ -60,4 +60,32 @@ inline void tree_sum(double* items, std::int64_t count, std::int64_t width) {
       for (std::int64_t j = 0; j < width; ++j) items[i * width + j] += items[(i + step) * width + j];
 }
 
+// The binary tree over a sequence of sums that come one by one: sums of 1, 2, 4, ... neighbours wait in numbered slots for their partner,
+// as the digits of a binary counter do.
+struct BinaryCounter {
+  std::int64_t count = 0;
+  template <class Add, class Store>
+  void push(const Add& add_slot_to_newest, const Store& store_newest_in_slot) {
+    std::int64_t level = 0;
+    for (; count >> level & 1; ++level) add_slot_to_newest(level);
+    store_newest_in_slot(level);
+    ++count;
+  }
+  // What still waits, the youngest first; the total is the newest sum then. Nothing happens if nothing was pushed.
+  template <class Load, class Add>
+  void finish(const Load& load_newest_from_slot, const Add& add_slot_to_newest) {
+    bool first = true;
+    for (std::int64_t level = 0; count >> level; ++level) {
+      if (!(count >> level & 1)) continue;
+      first ? load_newest_from_slot(level) : add_slot_to_newest(level);
+      first = false;
+    }
+  }
+  static std::int64_t slots(std::int64_t total) {
+    std::int64_t n = 0;
+    while (total >> n) ++n;
+    return n;
+  }
+};
+
 }  // namespace vg

@@ -26,6 +26,8 @@ struct Filter<1> {
   static HWY_INLINE void in(VF (&)[1]) {}
   static HWY_INLINE void out(const VF (&m)[1], VF (&y)[1]) { y[0] = m[0]; }
   static HWY_INLINE void weights(const VF (&g)[1], VF (&u)[1]) { u[0] = g[0]; }
+  static HWY_INLINE void grad(const VF (&y)[1], VF (&t)[1]) { t[0] = y[0]; }
+  static HWY_INLINE void weight_grad(const VF (&u)[1], VF (&g)[1]) { g[0] = u[0]; }
 };
 
 template <>
@@ -42,6 +44,13 @@ struct Filter<2> {
   static HWY_INLINE void weights(const VF (&g)[3], VF (&u)[4]) {
     const VF half = set(0.5f), s = hn::Mul(half, hn::Add(g[0], g[2])), d = hn::Mul(half, g[1]);
     u[0] = g[0], u[1] = hn::Add(s, d), u[2] = hn::Sub(s, d), u[3] = g[2];
+  }
+  static HWY_INLINE void grad(const VF (&y)[2], VF (&t)[4]) {
+    t[0] = y[0], t[1] = hn::Add(y[0], y[1]), t[2] = hn::Sub(y[0], y[1]), t[3] = hn::Neg(y[1]);
+  }
+  static HWY_INLINE void weight_grad(const VF (&u)[4], VF (&g)[3]) {
+    const VF half = set(0.5f), s = hn::Mul(half, hn::Add(u[1], u[2]));
+    g[0] = hn::Add(u[0], s), g[1] = hn::Mul(half, hn::Sub(u[1], u[2])), g[2] = hn::Add(u[3], s);
   }
 };
 
@@ -70,6 +79,17 @@ struct Filter<4> {
     const VF s = hn::Mul(third, hn::MulAdd(set(0.5f), g[2], g[0])), d = hn::Mul(set(-2.0f / 3 * a), g[1]);
     const VF e = hn::Mul(sixth, hn::MulAdd(set(2.0f), g[2], g[0])), f = hn::Mul(set(b / 6), g[1]);
     u[0] = g[0], u[1] = hn::Add(s, d), u[2] = hn::Sub(s, d), u[3] = hn::Add(e, f), u[4] = hn::Sub(e, f), u[5] = g[2];
+  }
+  static HWY_INLINE void grad(const VF (&y)[4], VF (&t)[6]) {
+    const VF e = hn::MulAdd(set(0.5f), y[2], y[0]), o = hn::Mul(set(a), hn::MulAdd(set(0.5f), y[3], y[1]));
+    const VF f = hn::MulAdd(set(2.0f), y[2], y[0]), p = hn::Mul(set(b), hn::MulAdd(set(2.0f), y[3], y[1]));
+    t[0] = y[0], t[1] = hn::Add(e, o), t[2] = hn::Sub(e, o), t[3] = hn::Add(f, p), t[4] = hn::Sub(f, p), t[5] = y[3];
+  }
+  static HWY_INLINE void weight_grad(const VF (&u)[6], VF (&g)[3]) {
+    const VF s = hn::Mul(set(-2.0f / 3), hn::Add(u[1], u[2])), d = hn::Mul(set(-2.0f / 3 * a), hn::Sub(u[1], u[2]));
+    const VF e = hn::Mul(set(1.0f / 6), hn::Add(u[3], u[4]));
+    g[0] = hn::Add(u[0], hn::Add(s, e)), g[1] = hn::MulAdd(set(b / 6), hn::Sub(u[3], u[4]), d);
+    g[2] = hn::Add(u[5], hn::MulAdd(set(0.5f), s, hn::Add(e, e)));
   }
 };
 
@@ -104,6 +124,55 @@ void in_rows(const float* const* rows, int64_t count, int64_t step, int64_t chan
     for (int64_t c = 0; c < whole; c += kLanes) in_point<MZ, MY>(rows, x * step + c, All{}, t + c, t_q);
     if (rest.lanes) in_point<MZ, MY>(rows, x * step + whole, rest, t + whole, t_q);
   }
+}
+
+template <int MZ, int MY, class Part>
+HWY_INLINE void grad_point(const float* const* rows, int64_t at, Part part, float* to, int64_t t_q) {
+  constexpr int Z = Filter<MZ>::kPoints, Y = Filter<MY>::kPoints;
+  VF h[Z][MY];
+  HWY_UNROLL(4)
+  for (int y = 0; y < MY; ++y) {
+    VF column[MZ], points[Z];
+    HWY_UNROLL(4)
+    for (int z = 0; z < MZ; ++z) column[z] = load(rows[z * MY + y] + at, part);
+    Filter<MZ>::grad(column, points);
+    HWY_UNROLL(6)
+    for (int z = 0; z < Z; ++z) h[z][y] = points[z];
+  }
+  HWY_UNROLL(6)
+  for (int z = 0; z < Z; ++z) {
+    VF points[Y];
+    Filter<MY>::grad(h[z], points);
+    HWY_UNROLL(6)
+    for (int y = 0; y < Y; ++y) hn::StoreU(points[y], F(), to + y * t_q);
+    to += Y * t_q;
+  }
+}
+
+template <int MZ, int MY>
+void grad_rows(const float* const* rows, int64_t count, int64_t step, int64_t channels, float* t, int64_t t_q, int64_t t_x) {
+  const int64_t whole = channels / kLanes * kLanes;
+  const Part rest{static_cast<std::size_t>(channels - whole)};
+  for (int64_t x = 0; x < count; ++x, t += t_x) {
+    for (int64_t c = 0; c < whole; c += kLanes) grad_point<MZ, MY>(rows, x * step + c, All{}, t + c, t_q);
+    if (rest.lanes) grad_point<MZ, MY>(rows, x * step + whole, rest, t + whole, t_q);
+  }
+}
+
+template <int M>
+void grad_columns(const float* t, const int64_t* starts, int64_t tiles, int64_t tap, int64_t width, float* v, int64_t v_p, int64_t v_tile) {
+  constexpr int N = Filter<M>::kPoints;
+  for (int64_t i = 0; i < tiles; ++i)
+    for (int64_t c = 0; c < width; c += kLanes) {
+      const float* from = t + starts[i] + c;
+      VF y[M], d[N];
+      HWY_UNROLL(4)
+      for (int j = 0; j < M; ++j) y[j] = hn::LoadU(F(), from + j * tap);
+      Filter<M>::grad(y, d);
+      float* const to = v + i * v_tile + c;
+      HWY_UNROLL(6)
+      for (int k = 0; k < N; ++k) hn::StoreU(d[k], F(), to + k * v_p);
+    }
 }
 
 template <int M>
@@ -196,11 +265,46 @@ void weights(const float* w, int64_t width, float* u, int64_t u_step) {
   }
 }
 
+template <int MZ, int MY, int MX>
+void weight_grad(const float* u, int64_t u_step, int64_t width, float* w, int64_t w_step) {
+  using FZ = Filter<MZ>;
+  using FY = Filter<MY>;
+  using FX = Filter<MX>;
+  constexpr int TZ = FZ::kTaps, TY = FY::kTaps, TX = FX::kTaps, Z = FZ::kPoints, Y = FY::kPoints, X = FX::kPoints;
+  for (int64_t c = 0; c < width; c += kLanes) {
+    VF plane[Z][TY][TX];
+    for (int z = 0; z < Z; ++z) {
+      VF row[TX][Y];
+      for (int y = 0; y < Y; ++y) {
+        VF points[X], taps[TX];
+        for (int x = 0; x < X; ++x) points[x] = hn::LoadU(F(), u + ((z * Y + y) * X + x) * u_step + c);
+        FX::weight_grad(points, taps);
+        for (int x = 0; x < TX; ++x) row[x][y] = taps[x];
+      }
+      for (int x = 0; x < TX; ++x) {
+        VF taps[TY];
+        FY::weight_grad(row[x], taps);
+        for (int y = 0; y < TY; ++y) plane[z][y][x] = taps[y];
+      }
+    }
+    for (int y = 0; y < TY; ++y)
+      for (int x = 0; x < TX; ++x) {
+        VF points[Z], taps[TZ];
+        for (int z = 0; z < Z; ++z) points[z] = plane[z][y][x];
+        FZ::weight_grad(points, taps);
+        for (int z = 0; z < TZ; ++z) hn::StoreU(taps[z], F(), w + ((z * TY + y) * TX + x) * w_step + c);
+      }
+  }
+}
+
 template <int MZ, int MY>
 void fill(WinogradKernels& k) {
   constexpr int z = WinogradKernels::index(MZ), y = WinogradKernels::index(MY);
   k.in_rows[z][y] = in_rows<MZ, MY>;
   k.out_rows[z][y] = out_rows<MZ, MY>;
+  k.grad_rows[z][y] = grad_rows<MZ, MY>;
+  k.weight_grad[z][y][1] = weight_grad<MZ, MY, 2>;
+  k.weight_grad[z][y][2] = weight_grad<MZ, MY, 4>;
   k.weights[z][y][1] = weights<MZ, MY, 2>;
   k.weights[z][y][2] = weights<MZ, MY, 4>;
 }
@@ -212,6 +316,7 @@ const WinogradKernels* make_winograd_kernels() {
     WinogradKernels k = {};
     fill<1, 1>(k), fill<1, 2>(k), fill<1, 4>(k), fill<2, 2>(k), fill<2, 4>(k), fill<4, 4>(k);
     k.in_columns[1] = in_columns<2>, k.in_columns[2] = in_columns<4>;
+    k.grad_columns[1] = grad_columns<2>, k.grad_columns[2] = grad_columns<4>;
     k.out_columns[1] = out_columns<2>, k.out_columns[2] = out_columns<4>;
     return k;
   }();

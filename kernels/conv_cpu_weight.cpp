@@ -11,7 +11,8 @@
 #include <cstring>
 #include <numeric>
 
-#include "tensor/parallel.h"
+#include "kernels/blocks.h"
+#include "kernels/conv_cpu_winograd.h"
 
 namespace vg {
 
@@ -28,34 +29,6 @@ constexpr int64_t kSampleMemory = 16 << 20;  // of one sample
 constexpr int64_t kReduce = 4096;            // floats of dW that one thread adds up
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// The binary tree over a sequence of sums that come one by one: sums of 1, 2, 4, ... neighbours wait in numbered slots for their partner,
-// as the digits of a binary counter do.
-struct BinaryCounter {
-  int64_t count = 0;
-  template <class Add, class Store>
-  void push(const Add& add_slot_to_newest, const Store& store_newest_in_slot) {
-    int64_t level = 0;
-    for (; count >> level & 1; ++level) add_slot_to_newest(level);
-    store_newest_in_slot(level);
-    ++count;
-  }
-  // What still waits, the youngest first; the total is the newest sum then. Nothing happens if nothing was pushed.
-  template <class Load, class Add>
-  void finish(const Load& load_newest_from_slot, const Add& add_slot_to_newest) {
-    bool first = true;
-    for (int64_t level = 0; count >> level; ++level) {
-      if (!(count >> level & 1)) continue;
-      first ? load_newest_from_slot(level) : add_slot_to_newest(level);
-      first = false;
-    }
-  }
-  static int64_t slots(int64_t total) {
-    int64_t n = 0;
-    while (total >> n) ++n;
-    return n;
-  }
-};
 
 class WeightGradient {
  public:
@@ -262,7 +235,14 @@ void WeightGradient::write(const Part& part, const float* sum, int64_t row, cons
 
 void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, const Tensor& x0, const Tensor& x1, const ConvParams& p) {
   assert(dw.shape()[0] == dy.shape().c() && dw.shape()[1] == x0.shape().c() + (x1.defined() ? x1.shape().c() : 0));
-  if (dw.wanted()) WeightGradient(dy, x0, x1, dw.shape(), p).run(ex, dw);
+  if (!dw.wanted()) return;
+  WinogradWeights shape{dy.data<float>(), dy.shape().n(), dy.shape().c(), {}, {}, {}, {{x0.data<float>(), x0.shape().c(), 0}}, p};
+  for (int a = 0; a < 3; ++a) shape.out[a] = dy.shape()[1 + a], shape.in[a] = x0.shape()[1 + a], shape.kernel[a] = dw.shape()[2 + a];
+  if (x1.defined()) shape.inputs.push_back({x1.data<float>(), x1.shape().c(), x0.shape().c()});
+  if (const WinogradTile tile = choose_winograd(ex.convolution, shape); tile.used())
+    run_winograd(ex, shape, tile, dw);
+  else
+    WeightGradient(dy, x0, x1, dw.shape(), p).run(ex, dw);
 }
 
 void channel_sum(const Exec& ex, const Grad& db, const Tensor& dy) {

@@ -7,7 +7,7 @@
 // v and m of one q stay in the first-level cache, t and r in the second. Dilation costs nothing: a tile's voxels are `dilation` apart.
 // Narrow layers: every thread has blocks of its own. Wide ones, whose transformed weights u exceed the second-level cache: all threads work
 // on one block, phase by phase, and share out the q, so that u streams past once per block.
-#include "kernels/conv_cpu_winograd.h"
+#include "kernels/conv_cpu_tiles.h"
 
 #include <algorithm>
 #include <cmath>
@@ -20,25 +20,10 @@ namespace {
 using std::int64_t;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t lines(int64_t floats) { return ceil_div(floats, 16) * 16; }
-// Rows whose distance is a multiple of 4 KiB would fight for the same places of the first-level cache.
-int64_t odd_lines(int64_t floats) { return (ceil_div(floats, 16) | 1) * 16; }
-
-// One axis as tiles: tile i makes outputs starts[i] + j dilation, j < m, of inputs starts[i] + at + k dilation, k < n.
-struct AxisTiles {
-  int m = 0, n = 0;
-  int64_t dilation = 1, at = 0, out = 0, in = 0;
-  std::vector<int64_t> starts;
-  int64_t group() const { return m * dilation; }  // outputs that the tiles of all residues make together
-};
 
 AxisTiles tiles_of(const Axis& axis, int m) {
-  const AxisPhase& phase = axis.phases[0];
-  AxisTiles t{m, WinogradTile::points(m), 1, phase.taps[0].at, axis.out, axis.in, {}};
-  if (phase.taps.size() > 1) t.dilation = phase.taps[1].at - phase.taps[0].at;
-  for (int64_t g = 0; g < t.out; g += t.group())
-    for (int64_t r = 0; r < t.dilation && g + r < t.out; ++r) t.starts.push_back(g + r);
-  return t;
+  const std::vector<AxisTap>& taps = axis.phases[0].taps;
+  return axis_tiles(m, taps.size() > 1 ? taps[1].at - taps[0].at : 1, taps[0].at, axis.out, axis.in);
 }
 
 bool three_taps(const Axis& axis) {
@@ -48,24 +33,12 @@ bool three_taps(const Axis& axis) {
 }
 bool one_tap(const Axis& axis) { return axis.phases.size() == 1 && axis.in_step == 1 && axis.phases[0].taps.size() == 1; }
 
-constexpr int64_t kChunkTiles = 56;  // that go through v and m together
-
 struct Block {  // of output channels: `vectors` vectors, some maybe beyond the last
   float* y;
   int64_t y_channels, first, column;  // of y; within the weights; within r
   int channels, vectors;
   float beta;
   int64_t weights;  // where its lines begin in u
-};
-
-// Rows of tiles [row, row + rows), groups of tiles along W [group, group + groups).
-struct Piece {
-  int64_t row, rows, group, groups;
-};
-
-// Where tiles begin in a row of t and of r, floats.
-struct Starts {
-  int64_t tiles, t[kChunkTiles], r[kChunkTiles];
 };
 
 struct Room {  // of one block
@@ -76,7 +49,7 @@ class WinogradRun {
  public:
   WinogradRun(const Gather& gather, const WinogradTile& tile);
   void run(const Exec& ex);
-  int64_t floats() const { return zero_floats_ + bias_floats_ + lines(u_floats_) + threads() * own_floats_ + shared_floats_; }  // of scratch
+  int64_t floats() const { return zero_floats_ + bias_floats_ + whole_lines(u_floats_) + threads() * own_floats_ + shared_floats_; }  // of scratch
 
  private:
   void plan_channels();
@@ -84,32 +57,24 @@ class WinogradRun {
   void plan_room();
   void pack();
   void pack_lines(const Block& block, std::size_t input, int64_t first, int64_t last) const;
-  Piece piece(int64_t index) const;
   void in_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, float* t) const;
-  Starts starts(const Piece& p, int64_t begin, int64_t end) const;
   void columns(const Starts& at, int64_t q, const Room& room, Ahead& ahead) const;
-  Ahead look_ahead(const Piece& p, const Piece& next, int64_t q) const;
   void out_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, const Room& room) const;
   int64_t width(const Block& block) const { return block.vectors * tiles_.lanes; }
-  int64_t piece_tiles(const Piece& p) const {
-    const auto& s = axis_[2].starts;
-    return std::lower_bound(s.begin(), s.end(), (p.group + p.groups) * axis_[2].group()) -
-           std::lower_bound(s.begin(), s.end(), p.group * axis_[2].group());
-  }
+  int64_t rows_in_all() const { return grid_.rows(); }
 
   const Gather& g_;
   const WinogradTile tile_;
   const TileKernels& tiles_;
   const WinogradKernels& kernels_;
-  AxisTiles axis_[3];
-  const int qs_, ps_;  // points of D and H together, of W
+  TileGrid grid_;
+  const int64_t qs_, ps_;  // points of D and H together, of W
   std::vector<Block> blocks_;
   std::vector<int64_t> column_;         // where an input's channels begin in t and v
   int64_t lines_ = 0;                   // input channels of all inputs
   int64_t in_width_ = 0, out_width_ = 0;  // of t and r, floats per voxel
-  int64_t rows_ = 0;                    // rows of tiles of all samples
-  int64_t groups_ = 0, piece_groups_ = 0, piece_rows_ = 0, pieces_ = 0, t_span_ = 0, r_span_ = 0;  // spans: voxels of a row of t, of r
-  int64_t t_q_ = 0, r_q_ = 0, chunk_ = 0;  // floats between points; tiles in one step of `columns`
+  int64_t pieces_ = 0, t_span_ = 0, r_span_ = 0;  // spans: voxels of a row of t, of r
+  int64_t t_q_ = 0, r_q_ = 0, chunk_ = 0;         // floats between points; tiles in one step of `columns`
   bool together_ = false;               // all threads on one block
   float *u_ = nullptr, *bias_ = nullptr, *zeros_ = nullptr;
   int64_t u_floats_ = 0, t_floats_ = 0, r_floats_ = 0, v_floats_ = 0, m_floats_ = 0, finish_floats_ = 0;
@@ -126,9 +91,9 @@ WinogradRun::WinogradRun(const Gather& gather, const WinogradTile& tile)
       tile_(tile),
       tiles_(tile_kernels()),
       kernels_(winograd_kernels()),
-      axis_{tiles_of(gather.axis[0], tile.m[0]), tiles_of(gather.axis[1], tile.m[1]), tiles_of(gather.axis[2], tile.m[2])},
-      qs_(axis_[0].n * axis_[1].n),
-      ps_(axis_[2].n) {
+      grid_{{tiles_of(gather.axis[0], tile.m[0]), tiles_of(gather.axis[1], tile.m[1]), tiles_of(gather.axis[2], tile.m[2])}, gather.samples},
+      qs_(grid_.q_points()),
+      ps_(grid_.axis[2].n) {
   plan_channels();
   plan_pieces();
   plan_room();
@@ -155,34 +120,23 @@ void WinogradRun::plan_channels() {
 }
 
 void WinogradRun::plan_pieces() {
-  const AxisTiles& w = axis_[2];
-  rows_ = g_.samples * static_cast<int64_t>(axis_[0].starts.size() * axis_[1].starts.size());
-  groups_ = ceil_div(w.out, w.group());
-  const int64_t row_tiles = static_cast<int64_t>(w.starts.size());
-  const int64_t row_bytes = 4 * qs_ * w.group() * groups_ * (in_width_ + out_width_);
-  const int64_t alone = ceil_div(rows_ * row_tiles, kPieceTiles);  // blocks, if every thread has its own
+  const AxisTiles& w = grid_.axis[2];
+  const int64_t rows = grid_.rows(), row_bytes = 4 * qs_ * w.group() * grid_.groups() * (in_width_ + out_width_);
+  const int64_t alone = ceil_div(rows * grid_.row_tiles(), kPieceTiles);  // pieces, if every thread has its own
   together_ = threads() > 1 && (u_floats_ * 4 > kSecondLevel || alone < 4 * threads());
+  grid_.piece_groups = grid_.groups();
   if (together_) {
-    piece_groups_ = groups_;
-    piece_rows_ = std::clamp<int64_t>(kTogetherBytes / row_bytes, 1, rows_);
+    grid_.piece_rows = std::clamp<int64_t>(kTogetherBytes / row_bytes, 1, rows);
+  } else if (grid_.row_tiles() <= kPieceTiles) {
+    grid_.piece_rows = std::clamp<int64_t>(kPieceTiles / grid_.row_tiles(), 1, rows);
   } else {
-    const int64_t wanted = std::clamp<int64_t>(ceil_div(kPieceTiles, w.dilation), 1, groups_);
-    piece_groups_ = ceil_div(groups_, ceil_div(groups_, wanted));
-    piece_rows_ = piece_groups_ < groups_ ? 1 : std::clamp<int64_t>(kPieceTiles / row_tiles, 1, rows_);
+    grid_.piece_groups = std::clamp<int64_t>(ceil_div(kPieceTiles, w.dilation), 1, grid_.groups());
   }
-  piece_rows_ = ceil_div(rows_, ceil_div(rows_, piece_rows_));
-  pieces_ = ceil_div(rows_, piece_rows_) * ceil_div(groups_, piece_groups_);
-  r_span_ = piece_groups_ * w.group();
-  t_span_ = r_span_ + (w.n - w.m) * w.dilation;
-  t_q_ = odd_lines(piece_rows_ * t_span_ * in_width_), r_q_ = odd_lines(piece_rows_ * r_span_ * out_width_);
-  chunk_ = std::min(piece_rows_ * piece_groups_ * w.dilation, kChunkTiles);
-}
-
-Piece WinogradRun::piece(int64_t index) const {
-  const int64_t across = ceil_div(groups_, piece_groups_);
-  Piece p{index / across * piece_rows_, piece_rows_, index % across * piece_groups_, piece_groups_};
-  p.rows = std::min(p.rows, rows_ - p.row), p.groups = std::min(p.groups, groups_ - p.group);
-  return p;
+  grid_.balance(rows);
+  pieces_ = grid_.pieces(rows);
+  r_span_ = grid_.out_span(), t_span_ = grid_.in_span();
+  t_q_ = odd_lines(grid_.piece_rows * t_span_ * in_width_), r_q_ = odd_lines(grid_.piece_rows * r_span_ * out_width_);
+  chunk_ = std::min(grid_.piece_rows * grid_.piece_groups * w.dilation, kChunkTiles);
 }
 
 // u: per block of output channels [q][p][input channel][width].
@@ -223,11 +177,8 @@ void WinogradRun::pack_lines(const Block& block, std::size_t input, int64_t firs
 
 // Positions [begin, end) of row `row` of t.
 void WinogradRun::in_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, float* t) const {
-  const AxisTiles &d = axis_[0], &h = axis_[1], &w = axis_[2];
-  const int64_t index = p.row + row, ys = static_cast<int64_t>(h.starts.size()), zs = static_cast<int64_t>(d.starts.size());
-  const int64_t y0 = h.starts[static_cast<std::size_t>(index % ys)] + h.at, z0 = d.starts[static_cast<std::size_t>(index / ys % zs)] + d.at,
-                n = index / ys / zs, x0 = p.group * w.group() + w.at;
-  const int64_t left = std::clamp<int64_t>(-x0, begin, end), right = std::clamp<int64_t>(w.in - x0, left, end);
+  const AxisTiles& w = grid_.axis[2];
+  const int64_t x0 = p.group * w.group() + w.at, left = std::clamp<int64_t>(-x0, begin, end), right = std::clamp<int64_t>(w.in - x0, left, end);
   float* const to = t + row * t_span_ * in_width_;
   for (int64_t q = 0; q < qs_; ++q) {
     std::fill(to + q * t_q_ + begin * in_width_, to + q * t_q_ + left * in_width_, 0.0f);
@@ -237,59 +188,20 @@ void WinogradRun::in_rows(const Piece& p, int64_t row, int64_t begin, int64_t en
   for (std::size_t i = 0; i < g_.inputs.size(); ++i) {
     const int64_t channels = g_.inputs[i].channels;
     const float* rows[kMostPoints];
-    for (int64_t a = 0; a < d.n; ++a)
-      for (int64_t b = 0; b < h.n; ++b) {
-        const int64_t z = z0 + a * d.dilation, y = y0 + b * h.dilation;
-        const bool inside = z >= 0 && z < d.in && y >= 0 && y < h.in;
-        rows[a * h.n + b] = inside ? g_.inputs[i].data + (((n * d.in + z) * h.in + y) * w.in + x0 + left) * channels : zeros_;
-      }
-    kernels_.in_rows[WinogradKernels::index(d.m)][WinogradKernels::index(h.m)](rows, right - left, channels, channels,
-                                                                             to + left * in_width_ + column_[i], t_q_, in_width_);
+    grid_.input_rows(p.row + row, g_.inputs[i].data, channels, x0 + left, rows);
+    for (int64_t q = 0; q < qs_; ++q)
+      if (!rows[q]) rows[q] = zeros_;
+    kernels_.in_rows[WinogradKernels::index(tile_.m[0])][WinogradKernels::index(tile_.m[1])](rows, right - left, channels, channels,
+                                                                                           to + left * in_width_ + column_[i], t_q_, in_width_);
   }
-}
-
-// Of tiles [begin, end) of a piece, counted row by row.
-Starts WinogradRun::starts(const Piece& p, int64_t begin, int64_t end) const {
-  const AxisTiles& w = axis_[2];
-  const int64_t per_row = piece_tiles(p), x0 = p.group * w.group();
-  const int64_t* const from = w.starts.data() + (std::lower_bound(w.starts.begin(), w.starts.end(), x0) - w.starts.begin());
-  Starts at;
-  at.tiles = end - begin;
-  for (int64_t i = 0; i < at.tiles; ++i) {
-    const int64_t row = (begin + i) / per_row, x = from[(begin + i) % per_row] - x0;
-    at.t[i] = (row * t_span_ + x) * in_width_, at.r[i] = (row * r_span_ + x) * out_width_;
-  }
-  return at;
-}
-
-// While q is computed: input row q of the next piece, and a share of the output rows of this one.
-Ahead WinogradRun::look_ahead(const Piece& p, const Piece& next, int64_t q) const {
-  const AxisTiles &d = axis_[0], &h = axis_[1], &w = axis_[2];
-  const int64_t ys = static_cast<int64_t>(h.starts.size()), zs = static_cast<int64_t>(d.starts.size());
-  const auto range = [&](const void* data, int64_t row, int64_t z, int64_t y, int64_t x, int64_t count, int64_t channels, const AxisTiles& depth,
-                         bool in) {
-    const int64_t Z = in ? d.in : d.out, Y = in ? h.in : h.out, X = in ? w.in : w.out;
-    z += depth.starts[static_cast<std::size_t>(row / ys % zs)], y += h.starts[static_cast<std::size_t>(row % ys)];
-    if (z < 0 || z >= Z || y < 0 || y >= Y) return Ahead::Range{};
-    const int64_t first = std::clamp<int64_t>(x, 0, X), last = std::clamp<int64_t>(x + count, first, X), line = ((row / ys / zs * Z + z) * Y + y) * X;
-    const std::intptr_t base = reinterpret_cast<std::intptr_t>(data), step = channels * static_cast<int64_t>(sizeof(float));
-    return Ahead::Range{base + (line + first) * step, base + (line + last) * step};
-  };
-  Ahead ahead;
-  ahead.range[0] = range(g_.inputs[0].data, next.row, d.at + q / h.n * d.dilation, h.at + q % h.n * h.dilation, next.group * w.group() + w.at, t_span_,
-                         g_.inputs[0].channels, d, true);
-  if (q < d.m * h.m)
-    ahead.range[1] = range(g_.outputs[0].data, p.row, q / h.m * d.dilation, q % h.m * h.dilation, p.group * w.group(), r_span_, g_.outputs[0].channels, d,
-                           false);
-  return ahead;
 }
 
 // All points of W of one q.
 void WinogradRun::columns(const Starts& at, int64_t q, const Room& room, Ahead& ahead) const {
-  const AxisTiles& w = axis_[2];
+  const AxisTiles& w = grid_.axis[2];
   const int64_t tiles = at.tiles;
   const int64_t v_p = odd_lines(tiles * in_width_), m_p = odd_lines(tiles * out_width_);
-  kernels_.in_columns[WinogradKernels::index(w.m)](room.t + q * t_q_, at.t, tiles, w.dilation * in_width_, in_width_, room.v, v_p,
+  kernels_.in_columns[WinogradKernels::index(w.m)](room.t + q * t_q_, at.in, tiles, w.dilation * in_width_, in_width_, room.v, v_p,
                                                    in_width_);
   static constexpr float kZeros[kMaxVectors * 16] = {};
   for (int64_t point = 0; point < ps_; ++point) {
@@ -308,35 +220,31 @@ void WinogradRun::columns(const Starts& at, int64_t q, const Room& room, Ahead& 
       }
     }
   }
-  kernels_.out_columns[WinogradKernels::index(w.m)](room.m, m_p, out_width_, at.r, tiles, w.dilation * out_width_, out_width_,
+  kernels_.out_columns[WinogradKernels::index(w.m)](room.m, m_p, out_width_, at.out, tiles, w.dilation * out_width_, out_width_,
                                                     room.r + q * r_q_);
 }
 
 // Positions [begin, end) of row `row` of r.
 void WinogradRun::out_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, const Room& room) const {
-  const AxisTiles &d = axis_[0], &h = axis_[1], &w = axis_[2];
-  const int64_t index = p.row + row, ys = static_cast<int64_t>(h.starts.size()), zs = static_cast<int64_t>(d.starts.size());
-  const int64_t y0 = h.starts[static_cast<std::size_t>(index % ys)], z0 = d.starts[static_cast<std::size_t>(index / ys % zs)],
-                n = index / ys / zs, x0 = p.group * w.group();
-  end = std::min(end, w.out - x0);
-  const auto kernel = kernels_.out_rows[WinogradKernels::index(d.m)][WinogradKernels::index(h.m)];
+  const int64_t x0 = p.group * grid_.axis[2].group(), outputs = tile_.m[0] * tile_.m[1];
+  end = std::min(end, grid_.axis[2].out - x0);
+  const auto kernel = kernels_.out_rows[WinogradKernels::index(tile_.m[0])][WinogradKernels::index(tile_.m[1])];
   for (const Block& block : blocks_) {
     const int64_t width = this->width(block);
     const bool straight = block.channels == width && block.beta == 0.0f && g_.activation.kind == ActivationKind::identity;
+    const float* first[16];
+    grid_.output_rows(p.row + row, block.y, block.y_channels, x0, first);
     for (int64_t x = begin; x < end; x += kFinish) {
       const int64_t count = std::min(kFinish, end - x);
       float *rows[16], *y[16];
-      for (int64_t a = 0; a < d.m; ++a)
-        for (int64_t b = 0; b < h.m; ++b) {
-          const int64_t i = a * h.m + b, z = z0 + a * d.dilation, line = y0 + b * h.dilation;
-          const bool inside = z < d.out && line < h.out;
-          y[i] = inside ? block.y + (((n * d.out + z) * h.out + line) * w.out + x0 + x) * block.y_channels : nullptr;
-          rows[i] = !straight ? room.finish + i * kFinish * width : inside ? y[i] : room.finish;
-        }
+      for (int64_t i = 0; i < outputs; ++i) {
+        y[i] = first[i] ? const_cast<float*>(first[i]) + x * block.y_channels : nullptr;
+        rows[i] = !straight ? room.finish + i * kFinish * width : y[i] ? y[i] : room.finish;
+      }
       kernel(room.r + (row * r_span_ + x) * out_width_ + block.column, r_q_, out_width_, count, bias_ + block.column, width, rows,
              straight ? block.y_channels : width);
       if (straight) continue;
-      for (int64_t i = 0; i < d.m * h.m; ++i)
+      for (int64_t i = 0; i < outputs; ++i)
         if (y[i])
           tiles_.finish(y[i], block.y_channels, rows[i], width, static_cast<int>(count), block.channels, block.beta, g_.activation);
     }
@@ -347,10 +255,10 @@ void WinogradRun::plan_room() {
   int64_t most_channels = 0, y_channels = 0;
   for (const GatherInput& input : g_.inputs) most_channels = std::max(most_channels, input.channels);
   for (const GatherOutput& output : g_.outputs) y_channels = std::max(y_channels, output.channels);
-  t_floats_ = lines(t_q_ * qs_), r_floats_ = lines(r_q_ * qs_);
+  t_floats_ = whole_lines(t_q_ * qs_), r_floats_ = whole_lines(r_q_ * qs_);
   v_floats_ = odd_lines(chunk_ * in_width_) * ps_, m_floats_ = odd_lines(chunk_ * out_width_) * ps_;
-  finish_floats_ = lines(kFinish * std::max<int64_t>(16 * kMaxVectors * 16, y_channels + 16));
-  zero_floats_ = lines(axis_[2].in * most_channels), bias_floats_ = lines(out_width_);
+  finish_floats_ = whole_lines(kFinish * std::max<int64_t>(16 * kMaxVectors * 16, y_channels + 16));
+  zero_floats_ = whole_lines(grid_.axis[2].in * most_channels), bias_floats_ = whole_lines(out_width_);
   own_floats_ = v_floats_ + m_floats_ + finish_floats_ + (together_ ? 0 : t_floats_ + r_floats_);
   shared_floats_ = together_ ? t_floats_ + r_floats_ : 0;
 }
@@ -358,7 +266,7 @@ void WinogradRun::plan_room() {
 void WinogradRun::run(const Exec& ex) {
   zeros_ = ex.scratch->reserve<float>(floats());
   bias_ = zeros_ + zero_floats_, u_ = bias_ + bias_floats_;
-  float* const rooms = u_ + lines(u_floats_);
+  float* const rooms = u_ + whole_lines(u_floats_);
   std::fill(zeros_, zeros_ + zero_floats_, 0.0f);
   pack();
   const auto room_of = [&](int worker) {
@@ -372,14 +280,15 @@ void WinogradRun::run(const Exec& ex) {
     parallel_for_worker(pieces_, 1, [&](int worker, int64_t first, int64_t last) {
       const Room room = room_of(worker);
       for (int64_t i = first; i < last; ++i) {
-        const Piece p = piece(i);
-        const int64_t tiles = p.rows * piece_tiles(p);
+        const Piece p = grid_.piece(i, rows_in_all());
+        const int64_t tiles = p.rows * grid_.tiles(p);
         for (int64_t row = 0; row < p.rows; ++row) in_rows(p, row, 0, t_span_, room.t);
-        const Piece next = piece(std::min(i + 1, pieces_ - 1));
+        const Piece next = grid_.piece(std::min(i + 1, pieces_ - 1), rows_in_all());
         for (int64_t begin = 0; begin < tiles; begin += chunk_) {
-          const Starts at = starts(p, begin, std::min(tiles, begin + chunk_));
+          const Starts at = grid_.starts(p, begin, std::min(tiles, begin + chunk_), in_width_, out_width_);
           for (int64_t q = 0; q < qs_; ++q) {
-            Ahead ahead = look_ahead(p, next, q);
+            Ahead ahead{{grid_.fetch_input(next, q, g_.inputs[0].data, g_.inputs[0].channels),
+                         grid_.fetch_output(p, q, g_.outputs[0].data, g_.outputs[0].channels)}};
             columns(at, q, room, ahead);
           }
         }
@@ -390,8 +299,8 @@ void WinogradRun::run(const Exec& ex) {
   }
   constexpr int64_t kSpan = 16;  // voxels of a row in one piece of work
   for (int64_t i = 0; i < pieces_; ++i) {
-    const Piece p = piece(i);
-    const int64_t tiles = p.rows * piece_tiles(p), chunks = ceil_div(tiles, chunk_), t_spans = ceil_div(t_span_, kSpan), r_spans = ceil_div(r_span_, kSpan);
+    const Piece p = grid_.piece(i, rows_in_all());
+    const int64_t tiles = p.rows * grid_.tiles(p), chunks = ceil_div(tiles, chunk_), t_spans = ceil_div(t_span_, kSpan), r_spans = ceil_div(r_span_, kSpan);
     parallel_for(p.rows * t_spans, 1, [&](int64_t first, int64_t last) {
       for (int64_t k = first; k < last; ++k) {
         const int64_t begin = k % t_spans * kSpan;
@@ -402,7 +311,7 @@ void WinogradRun::run(const Exec& ex) {
       for (int64_t k = first; k < last; ++k) {
         const int64_t chunk = k % chunks;
         Ahead none;
-        columns(starts(p, tiles * chunk / chunks, tiles * (chunk + 1) / chunks), k / chunks, room_of(worker), none);
+        columns(grid_.starts(p, tiles * chunk / chunks, tiles * (chunk + 1) / chunks, in_width_, out_width_), k / chunks, room_of(worker), none);
       }
     });
     parallel_for_worker(p.rows * r_spans, 1, [&](int worker, int64_t first, int64_t last) {

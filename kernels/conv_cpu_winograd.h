@@ -21,6 +21,16 @@ struct WinogradTile {
 // The tile by which `gather` is fastest by a cost model within what is allowed; unused where the plain sum is.
 WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const Gather& gather);
 
+// The same for the weight gradient: dw of one or two inputs from dy.
+struct WinogradWeights {
+  const float* dy;
+  std::int64_t samples, outputs, out[3], in[3], kernel[3];
+  std::vector<GatherInput> inputs;
+  ConvParams p;
+};
+WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const WinogradWeights& shape);
+void run_winograd(const Exec& ex, const WinogradWeights& shape, const WinogradTile& tile, const Grad& dw);
+
 void run_winograd(const Exec& ex, const Gather& gather, const WinogradTile& tile);
 std::size_t winograd_scratch(const Gather& gather, const WinogradTile& tile);  // bytes
 
@@ -46,7 +56,18 @@ struct WinogradKernels {
   // u[q points_w + p][c] = G over three axes of w[tap][c], taps in the Gather's order. `u_step` floats from point to point.
   using Weights = void(const float* w, std::int64_t width, float* u, std::int64_t u_step);
 
+  // For the weight gradient: the transposes. The rows are those of dy, m of them per axis; q and p count points all the same.
+  // t[q][x][c] = A over (D, H) of the rows.
+  using GradRows = InRows;
+  // v[p][tile][c] = A over W: position j of a tile at t + starts[tile] + j * tap.
+  using GradColumns = InColumns;
+  // w[tap][c] = G^T over three axes of u[q points_w + p][c]; `w_step` floats from tap to tap.
+  using WeightGrad = void(const float* u, std::int64_t u_step, std::int64_t width, float* w, std::int64_t w_step);
+
   InRows* in_rows[3][3];    // [index of m[0]][index of m[1]]
+  GradRows* grad_rows[3][3];
+  GradColumns* grad_columns[3];
+  WeightGrad* weight_grad[3][3][3];
   OutRows* out_rows[3][3];
   InColumns* in_columns[3];
   OutColumns* out_columns[3];
