@@ -13,49 +13,14 @@
 #include <string>
 #include <vector>
 
+#include "benchmarks/segbench/peak.h"
 #include "kernels/conv.h"
 #include "kernels/scratch.h"
-#include "kernels/simd.h"
 #include "tensor/os.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "benchmarks/conv_bench.cpp"
-#include "hwy/foreach_target.h"  // must precede highway.h
-#include "hwy/highway.h"
-
-HWY_BEFORE_NAMESPACE();
-namespace vg::HWY_NAMESPACE {
-
-// Independent fused multiply-adds in registers: floating-point operations done, for `rounds` of 12 vectors.
-double multiply_add(std::int64_t rounds) {
-  namespace hn = hwy::HWY_NAMESPACE;
-  const hn::ScalableTag<float> d;
-  using V = hn::Vec<decltype(d)>;
-  const V a = hn::Set(d, 0.9999f), b = hn::Set(d, 1e-4f);
-  V v[12];  // of different values, or the compiler keeps one
-  HWY_UNROLL(12)
-  for (int k = 0; k < 12; ++k) v[k] = hn::Set(d, static_cast<float>(k));
-  for (std::int64_t i = 0; i < rounds; ++i) {
-    HWY_UNROLL(12)
-    for (int k = 0; k < 12; ++k) v[k] = hn::MulAdd(v[k], a, b);
-  }
-  V sum = v[0];
-  HWY_UNROLL(12)
-  for (int k = 1; k < 12; ++k) sum = hn::Add(sum, v[k]);
-  volatile float keep = hn::GetLane(sum);
-  static_cast<void>(keep);
-  return static_cast<double>(rounds) * 12 * 2 * static_cast<double>(hn::Lanes(d));
-}
-
-}  // namespace vg::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
 namespace vg {
-HWY_EXPORT(multiply_add);
-
 namespace {
 
 struct Times {
@@ -73,18 +38,6 @@ Times measure(double seconds, const std::function<void()>& work) {
   }
   std::sort(cpu.begin(), cpu.end()), std::sort(wall.begin(), wall.end());
   return {cpu[0], cpu[cpu.size() / 2], wall[0], wall[wall.size() / 2]};
-}
-
-// GFLOP/s of all threads together.
-double peak() {
-  const int pieces = 4 * threads();
-  std::vector<double> done(static_cast<std::size_t>(pieces));
-  const Times t = measure(0.03, [&] {
-    parallel_for(pieces, 1, [&](std::int64_t first, std::int64_t last) {
-      for (; first < last; ++first) done[static_cast<std::size_t>(first)] = HWY_DYNAMIC_DISPATCH(multiply_add)(1 << 18);
-    });
-  });
-  return done[0] * pieces / t.cpu_median * 1e-9;
 }
 
 Tensor random_tensor(Shape shape, std::uint64_t seed) {
@@ -159,10 +112,10 @@ void run_shape(const std::string& line, const std::string& filter, const std::st
   }
   for (const Pass& pass : passes) {
     if (only.size() && only != pass.name) continue;
-    const double before = peak();
+    const double before = bench::multiply_add_peak(true);
     const Times t = measure(seconds, [&] { pass.work(ex); });
     const double error = error_of(pass.work, ex, pass.result);
-    const double top = (before + peak()) / 2, rate = flop / t.cpu_median * 1e-9;
+    const double top = (before + bench::multiply_add_peak(true)) / 2, rate = flop / t.cpu_median * 1e-9;
     std::printf("%s,%s,%.6f,%.6f,%.6f,%.6f,%.1f,%.1f,%.1e\n", name.c_str(), pass.name, t.cpu, t.cpu_median, t.wall, t.wall_median, rate,
                 100 * rate / top, error);
     std::fflush(stdout);
@@ -192,4 +145,3 @@ int main(int argc, char** argv) {
     if (!line.empty() && line[0] != '#') vg::run_shape(line, filter, only, seconds, vg::algorithm(how));
   return 0;
 }
-#endif

@@ -72,15 +72,6 @@ nlohmann::json Child::answer(double seconds) {
   return j;
 }
 
-std::string output_of(const Words& command) {
-  Child child(command, false);
-  while (child.read_some(10)) {
-  }
-  std::string text = child.text_;
-  while (text.ends_with('\n')) text.pop_back();
-  return text;
-}
-
 TemporaryFolder::TemporaryFolder() {
   std::string name = (std::filesystem::temp_directory_path() / "segbench-XXXXXX").string();
   if (!::mkdtemp(name.data())) fail(ErrorCode::io, "{}: {}", name, std::strerror(errno));

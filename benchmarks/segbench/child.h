@@ -1,4 +1,4 @@
-// Child processes: a peer that answers each line with a line of JSON, and a short command whose output is wanted.
+// Child processes that answer each line with a line of JSON, and the folder in which the two sides exchange files.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,14 +20,10 @@ class Child {
   nlohmann::json answer(double seconds);
 
  private:
-  friend std::string output_of(const Words& command);
   bool read_some(double seconds);  // false: its end, or nothing in time
   std::string name_, text_;
   int pid_ = -1, in_ = -1, out_ = -1;
 };
-
-// stdout of a command without the last line break; "" if it cannot be run.
-std::string output_of(const Words& command);
 
 // A new folder in the system's folder for temporary files, removed with the object.
 class TemporaryFolder {

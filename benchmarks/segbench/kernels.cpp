@@ -113,13 +113,13 @@ Line time_call(const Call& c, const Exec& ex, bool quick) {
   const auto restore = [&] {
     for (auto& [i, original] : fresh) copy(tensors[i], original);
   };
-  const double seconds = quick ? 0.005 : 0.2;
-  const double before = line.cost.flop ? multiply_add_peak(true, seconds / 8) : 0.0;
-  const Samples t = measure(seconds, [&] { c.run(ex, tensors); }, 3, restore);
+  const double seconds = quick ? 0.005 : 3 * kWindow, around = quick ? seconds : kWindow;
+  const double before = line.cost.flop ? multiply_add_peak(true, around) : 0.0;
+  const Samples t = measure(seconds, [&] { c.run(ex, tensors); }, 1, restore, around);
   line.cpu = median(t.cpu) / threads(), line.wall = median(t.wall);
-  if (line.cost.flop) line.peak = (before + multiply_add_peak(true, seconds / 8)) / 2;
+  if (line.cost.flop) line.peak = (before + multiply_add_peak(true, around)) / 2;
   tensors.clear(), fresh.clear();
-  line.probe = probe_seconds(line.cost.traffic, seconds / 4);
+  line.probe = probe_seconds(line.cost.traffic, around);
   return line;
 }
 

@@ -165,7 +165,7 @@ double multiply_add_peak(bool all_threads, double seconds) {
   const auto piece = [&](std::int64_t first, std::int64_t last) {
     for (; first < last; ++first) done[static_cast<std::size_t>(first)] = HWY_DYNAMIC_DISPATCH(multiply_add)(kRounds);
   };
-  const Samples t = measure(seconds, [&] { all_threads ? parallel_for(pieces, 1, piece) : piece(0, 1); });
+  const Samples t = measure(seconds, [&] { all_threads ? parallel_for(pieces, 1, piece) : piece(0, 1); }, 1, {}, std::min(seconds, kWindow));
   return done[0] * pieces * (all_threads ? threads() : 1) / median(t.cpu) * 1e-9;
 }
 
@@ -177,7 +177,7 @@ double probe_seconds(const Traffic& t, double seconds) {
   const Samples s = measure(seconds, [&] {
     if (before) sweep(x, before, y, 0, z, 0, false);
     sweep(x, reads, y, writes, z, updates, t.stream);
-  });
+  }, 1, {}, std::min(seconds, kWindow));
   return median(s.cpu) / threads();
 }
 
@@ -195,7 +195,7 @@ double bandwidth(Access access, std::int64_t bytes, bool all_threads, double sec
     for (std::int64_t i = 0; i < passes; ++i) HWY_DYNAMIC_DISPATCH(access)(static_cast<int>(access), memory + worker * n, n);
     hwy::FlushStream();
   };
-  const Samples s = measure(seconds, [&] { all_threads ? parallel_for(workers, 1, work) : work(0, 1); });
+  const Samples s = measure(seconds, [&] { all_threads ? parallel_for(workers, 1, work) : work(0, 1); }, 1, {}, std::min(seconds, kWindow));
   return static_cast<double>(n * 4) * static_cast<double>(passes) * workers * (all_threads ? workers : 1) / median(s.cpu) * 1e-9;
 }
 

@@ -11,7 +11,8 @@ namespace vg::bench {
 std::string vector_target();  // "AVX3": the instruction set that Highway chose
 
 // GFLOP/s of fused multiply-adds on f32, of one thread or of all together (a multiply-add counts two).
-double multiply_add_peak(bool all_threads, double seconds = 0.03);
+// `seconds` under kWindow, here and below: for a look only (timing.h).
+double multiply_add_peak(bool all_threads, double seconds = kWindow);
 
 // Memory traffic: `read` bytes are read, `write` bytes written, `update` bytes read and written in place, side by side in one sweep.
 struct Traffic {
@@ -21,11 +22,11 @@ struct Traffic {
   double bytes() const { return read + write + 2 * update + read_before; }
 };
 // CPU seconds / threads (median) that a plain loop takes for that traffic on all threads; 0 for no bytes.
-double probe_seconds(const Traffic& t, double seconds = 0.05);
+double probe_seconds(const Traffic& t, double seconds = kWindow);
 
 enum class Access { read, write, stream, copy };
 const char* name_of(Access a);
 // GB/s where every thread works on `bytes` of its own again and again (copy: half of them read, half written; both are counted).
-double bandwidth(Access access, std::int64_t bytes, bool all_threads, double seconds = 0.1);
+double bandwidth(Access access, std::int64_t bytes, bool all_threads, double seconds = kWindow);
 
 }  // namespace vg::bench

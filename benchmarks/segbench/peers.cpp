@@ -96,7 +96,7 @@ std::vector<double> ratios(const std::vector<double>& theirs, const std::vector<
 Report report(const Options& o, const Samples& ours, const std::vector<Peer>& peers, const std::string& what) {
   Report r;
   r.title = "vs-peers " + o.name;
-  r.columns = {"", "rounds", "cpu min", "cpu median", "wall min", "wall median", "GiB", "ratio cpu min", "cpu median", "wall min", "wall median"};
+  r.columns = {"", "rounds", "cpu min", "cpu median", "wall min", "wall median", "GiB", "ratio: cpu min", "cpu", "wall min", "wall"};
   const auto row = [&](const std::string& name, const Samples& s, double rss, bool peer) {
     std::vector<std::string> cells = {name, std::to_string(s.wall.size())};
     for (const double v : {least(s.cpu) / threads(), median(s.cpu) / threads(), least(s.wall), median(s.wall)}) cells.push_back(fmt::format("{:.3f} s", v));

@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "benchmarks/segbench/child.h"
+#include <vg_commit.h>  // written by cmake/commit.cmake at every build
+
 #include "benchmarks/segbench/peak.h"
 #include "tensor/os.h"
 
@@ -89,10 +90,6 @@ std::string machine() {
   return fmt::format("{}, {} threads, {}, {:.0f} GiB", os::cpu_name(), threads(), vector_target(), static_cast<double>(os::physical_memory_bytes()) / 1073741824.0);
 }
 
-std::string commit() {
-  const std::string name = output_of({"git", "rev-parse", "--short", "HEAD"});
-  if (name.empty()) return "unknown";
-  return name + (output_of({"git", "status", "--porcelain", "--untracked-files=no"}).empty() ? "" : "+");
-}
+std::string commit() { return VG_COMMIT; }
 
 }  // namespace vg::bench

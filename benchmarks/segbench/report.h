@@ -24,6 +24,6 @@ std::string to_json(const Report& r);  // data, with title, machine, commit
 void write_markdown(const std::string& path, const Report& r, const std::string& command);
 
 std::string machine();  // "Intel Xeon, 2 threads, AVX3, 23 GiB"
-std::string commit();   // of the working directory, "+" if files differ from it; "unknown" outside of a repository
+std::string commit();   // that this program was built from, "+" if files differed from it; "unknown" outside of a repository
 
 }  // namespace vg::bench

@@ -31,7 +31,7 @@ Report peak(const Options& o) {
   Report r;
   r.title = "peak";
   r.columns = {"", "1 thread", fmt::format("{} threads", threads())};
-  const double seconds = o.quick ? 0.01 : 0.3;
+  const double seconds = o.quick ? 0.01 : 3 * kWindow;
   Json bandwidths = Json::array();
   const double one = multiply_add_peak(false, seconds), all = multiply_add_peak(true, seconds);
   r.rows.push_back({"multiply-add f32, " + vector_target(), fmt::format("{:.0f} GFLOP/s", one), fmt::format("{:.0f} GFLOP/s", all)});
@@ -40,7 +40,7 @@ Report peak(const Options& o) {
   for (const std::int64_t size : sizes)
     for (const Access a : {Access::read, Access::write, Access::stream, Access::copy}) {
       o.say(fmt::format("{} {}", name_of(a), size_text(size)));
-      const double single = bandwidth(a, size, false, seconds / 2), together = bandwidth(a, size, true, seconds / 2);
+      const double single = bandwidth(a, size, false, seconds), together = bandwidth(a, size, true, seconds);
       r.rows.push_back({fmt::format("{} {}", name_of(a), size_text(size)), fmt::format("{:.1f} GB/s", single), fmt::format("{:.1f} GB/s", together)});
       bandwidths.push_back({{"access", name_of(a)}, {"bytes_per_thread", size}, {"one_thread", single}, {"all_threads", together}});
     }
@@ -52,7 +52,7 @@ Report peak(const Options& o) {
 Report train_case(const Options& o) {
   TrainCase one(o.name, o);
   float loss = 0;
-  const Samples s = measure(0, [&] { o.say(fmt::format("loss {:.5f}", loss = one.step())); }, o.repetitions);
+  const Samples s = measure(0, [&] { o.say(fmt::format("loss {:.5f}", loss = one.step())); }, o.repetitions, {}, 0);
   Report r = repeated(o, "train", "a step", s);
   r.notes.push_back(fmt::format("{}; loss {:.5f} after {} steps", one.describe(), loss, o.repetitions + 1));
   r.data["loss"] = loss;
@@ -62,7 +62,7 @@ Report train_case(const Options& o) {
 Report infer_case(const Options& o) {
   InferCase one(o.name, o);
   std::vector<double> network;
-  const Samples s = measure(0, [&] { one.run(), network.push_back(one.network_seconds()), o.say(fmt::format("{:.2f} s", network.back())); }, o.repetitions);
+  const Samples s = measure(0, [&] { one.run(), network.push_back(one.network_seconds()), o.say(fmt::format("{:.2f} s", network.back())); }, o.repetitions, {}, 0);
   network.erase(network.begin());
   Report r = repeated(o, "infer", "a volume", s);
   r.notes.push_back(fmt::format("{}; network alone {:.3f} s (wall, median)", one.describe(), median(network)));
@@ -80,7 +80,7 @@ Report io(const Options& o) {
   Json items = Json::array();
   const auto row = [&](const std::string& name, std::int64_t voxels, const std::function<void()>& work) {
     o.say(name);
-    const Samples s = measure(0, work, o.repetitions);
+    const Samples s = measure(0, work, o.repetitions, {}, 0);
     // Bytes of the voxels as they are in the file before compression.
     const double rate = static_cast<double>(voxels) / median(s.wall) * 1e-6;
     r.rows.push_back({name, fmt::format("{:.1f} ms", 1e3 * least(s.wall)), fmt::format("{:.1f} ms", 1e3 * median(s.wall)), fmt::format("{:.1f} ms", 1e3 * median(s.cpu)),
