@@ -14,8 +14,9 @@ __device__ inline int end_of(int v, int kernel, int extent) { return v + kernel 
 
 // grid: (chunks of voxels, groups of channels, samples).
 template <int V>
-__global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(float* __restrict__ y, const float* __restrict__ x, BlurParams p, Extent e,
-                                                                   int samples, std::int64_t channels, std::int64_t chunk, float scale) {
+__global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(float* __restrict__ y, const float* __restrict__ x, BlurParams p,
+                                                                   Extent e, int samples, std::int64_t channels, std::int64_t chunk,
+                                                                   float scale) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < e.voxels() ? begin + chunk : e.voxels();
@@ -40,9 +41,9 @@ __global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(float* __rest
 }
 
 template <int V>
-__global__ __launch_bounds__(kThreads, 3) void blur_backward_kernel(float* __restrict__ dx, const float* __restrict__ dy, BlurParams p, Extent e,
-                                                                    int samples, std::int64_t channels, std::int64_t chunk, float scale,
-                                                                    float beta) {
+__global__ __launch_bounds__(kThreads, 3) void blur_backward_kernel(float* __restrict__ dx, const float* __restrict__ dy, BlurParams p,
+                                                                    Extent e, int samples, std::int64_t channels, std::int64_t chunk,
+                                                                    float scale, float beta) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < e.voxels() ? begin + chunk : e.voxels();

@@ -53,7 +53,8 @@ struct Sources {
       if (!backward) {
         for (std::int64_t t = 0; t < kernel; ++t) from.push_back(std::max<std::int64_t>(v - t, 0));
       } else {
-        for (std::int64_t u = v; u < std::min(extent, v + kernel); ++u) from.insert(from.end(), static_cast<std::size_t>(v == 0 ? kernel - u : 1), u);
+        for (std::int64_t u = v; u < std::min(extent, v + kernel); ++u)
+          from.insert(from.end(), static_cast<std::size_t>(v == 0 ? kernel - u : 1), u);
       }
       first.push_back(static_cast<std::int64_t>(from.size()));
     }

@@ -16,9 +16,9 @@ struct Case {
   BlurParams p;
 };
 const Case kCases[] = {
-    {{2, 1, 8, 6, 16}, {}},          {{1, 1, 7, 17, 33}, {}},        {{2, 1, 1, 1, 7}, {}},          {{1, 1, 33, 1, 5}, {}},
-    {{1, 4, 5, 6, 3}, {{2, 2, 2}}},  {{1, 3, 7, 2, 4}, {{3, 1, 4}}},  {{1, 2, 3, 5, 44}, {{5, 3, 1}}},  // windows longer than the volume
-    {{1, 1, 17, 16, 1}, {}},         {{3, 2, 2, 3, 6}, {{1, 1, 1}}},
+    {{2, 1, 8, 6, 16}, {}},         {{1, 1, 7, 17, 33}, {}},        {{2, 1, 1, 1, 7}, {}},           {{1, 1, 33, 1, 5}, {}},
+    {{1, 4, 5, 6, 3}, {{2, 2, 2}}}, {{1, 3, 7, 2, 4}, {{3, 1, 4}}}, {{1, 2, 3, 5, 44}, {{5, 3, 1}}},  // windows longer than the volume
+    {{1, 1, 17, 16, 1}, {}},        {{3, 2, 2, 3, 6}, {{1, 1, 1}}},
 };
 
 // body(index of y, index of x), once for every tap
@@ -41,7 +41,8 @@ void for_taps(const Case& c, const Body& body) {
 
 TEST(Blur, ForwardAndBackward) {
   for (const Case& c : kCases) {
-    SCOPED_TRACE(to_string(c.s) + ", " + std::to_string(c.p.kernel[0]) + "x" + std::to_string(c.p.kernel[1]) + "x" + std::to_string(c.p.kernel[2]));
+    SCOPED_TRACE(to_string(c.s) + ", " + std::to_string(c.p.kernel[0]) + "x" + std::to_string(c.p.kernel[1]) + "x" +
+                 std::to_string(c.p.kernel[2]));
     const std::vector<float> x = normals(c.s.elements(), 1), dy = normals(c.s.elements(), 2);
     const double share = 1.0 / (c.p.kernel[0] * c.p.kernel[1] * c.p.kernel[2]);
     std::vector<double> y(x.size()), dx(x.size());

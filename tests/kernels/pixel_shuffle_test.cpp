@@ -14,16 +14,12 @@ struct Case {
   PixelShuffleParams p;
 };
 const Case kCases[] = {
-    {{2, 1, 8, 6, 16}, {}},
-    {{1, 1, 7, 9, 33}, {}},            // the last row and column are cut
-    {{3, 1, 1, 1, 5}, {}},             // three quarters are cut
-    {{1, 1, 2, 17, 1}, {}},
-    {{1, 1, 14, 4, 96}, {}},
-    {{2, 4, 6, 2, 7}, {{2, 2, 2}}},    // eight taps
-    {{1, 3, 5, 7, 4}, {{2, 3, 2}}},    // twelve, all axes cut
-    {{1, 5, 3, 4, 3}, {{1, 1, 4}}},    // four in a row
-    {{2, 1, 6, 9, 2}, {{1, 3, 3}}},
-    {{1, 7, 5, 3, 17}, {{1, 1, 1}}},   // a copy
+    {{2, 1, 8, 6, 16}, {}},         {{1, 1, 7, 9, 33}, {}},                                           // the last row and column are cut
+    {{3, 1, 1, 1, 5}, {}},                                                                            // three quarters are cut
+    {{1, 1, 2, 17, 1}, {}},         {{1, 1, 14, 4, 96}, {}},         {{2, 4, 6, 2, 7}, {{2, 2, 2}}},  // eight taps
+    {{1, 3, 5, 7, 4}, {{2, 3, 2}}},                                                                   // twelve, all axes cut
+    {{1, 5, 3, 4, 3}, {{1, 1, 4}}},                                                                   // four in a row
+    {{2, 1, 6, 9, 2}, {{1, 3, 3}}}, {{1, 7, 5, 3, 17}, {{1, 1, 1}}},                                  // a copy
 };
 
 Shape coarse(const Case& c) {
