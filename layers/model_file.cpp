@@ -232,8 +232,11 @@ bool is_model_file(const std::string& path) {
 }
 
 void load_weights(Network& net, const Tensors& weights, const std::string& where) {
-  check_weights(shapes_of(net.graph), weights, where);
-  for (const auto& [name, t] : weights) {
+  Tensors used;
+  for (const auto& [name, t] : weights)
+    if (!name.ends_with(".num_batches_tracked")) used.emplace_back(name, t);  // PyTorch's batch norms count their steps; nothing depends on it
+  check_weights(shapes_of(net.graph), used, where);
+  for (const auto& [name, t] : used) {
     Tensor& value = net.params.at(name).value;
     copy(value, widened(t).reshaped(value.shape()));
   }

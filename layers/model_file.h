@@ -66,8 +66,8 @@ Model parse_model(std::span<const std::byte> bytes, const std::string& where);
 void write_model(const std::string& path, const Model& model);
 bool is_model_file(const std::string& path);  // is safetensors and has "vg.format" in its metadata
 
-// Copies weights (f32, or f16 and bf16, which are widened) into a network: same names, same shapes, nothing left over on either side. Throws
-// bad_file naming what is missing and what is unexpected; then the network is unchanged.
+// Copies weights (f32, or f16 and bf16, which are widened) into a network: same names, same shapes, nothing left over on either side (except
+// PyTorch's *.num_batches_tracked). Throws bad_file naming what is missing and what is unexpected; then the network is unchanged.
 void load_weights(Network& net, const std::vector<std::pair<std::string, Tensor>>& weights, const std::string& where);
 std::vector<std::pair<std::string, Tensor>> save_weights(const Network& net);
 

@@ -1,6 +1,7 @@
 // The graph's "conv" and "conv_transpose".
 //   attributes: channels (outputs), kernel, stride, dilation, pad, pad_high (default: pad) as [D, H, W]; activation (conv only);
-//               init: "pytorch" (uniform +-1/sqrt(fan_in)) or "kaiming_normal" with init_a (weights; biases then 0)
+//               init: "pytorch" (uniform +-1/sqrt(fan_in)), or "kaiming_normal" or "kaiming_normal_out" (by fan_out) with init_a (biases then 0);
+//               init_equal: so many neighbouring output channels begin equal (ICNR in front of a pixel shuffle)
 //   parameters: weight, optionally bias          inputs: x, and for conv optionally a second one whose channels follow x's
 #include "layers/attributes.h"
 
@@ -13,6 +14,7 @@ struct ConvNode {
   ConvOptions options;
   std::string init;
   float init_a;
+  std::int64_t init_equal;
 };
 
 ConvNode read(const Node& node, bool transposed) {
@@ -28,12 +30,14 @@ ConvNode read(const Node& node, bool transposed) {
   if (!transposed) c.options.activation = a.activation();
   c.init = a.text("init", "pytorch");
   c.init_a = static_cast<float>(a.number("init_a", 0.0));
+  c.init_equal = static_cast<std::int64_t>(a.number("init_equal", 1));
   a.done();
   a.roles({"weight"}, {"bias"});
+  const bool init_ok = (c.init == "pytorch" || c.init == "kaiming_normal" || c.init == "kaiming_normal_out") && c.init_equal >= 1 && (!transposed || c.init_equal == 1);
   const bool kernel_ok = c.kernel[0] > 0 && c.kernel[1] > 0 && c.kernel[2] > 0;
-  if (c.channels < 1 || c.channels > 1 << 20 || !kernel_ok || c.options.activation.kind == ActivationKind::prelu || (c.init != "pytorch" && c.init != "kaiming_normal"))
-    fail(ErrorCode::bad_file, "node {}: channels {}, kernel {}x{}x{}, activation {}, init \"{}\": not a convolution that we know", node.name, c.channels,
-         c.kernel[0], c.kernel[1], c.kernel[2], name_of(c.options.activation.kind), c.init);
+  if (c.channels < 1 || c.channels > 1 << 20 || !kernel_ok || c.options.activation.kind == ActivationKind::prelu || !init_ok)
+    fail(ErrorCode::bad_file, "node {}: channels {}, kernel {}x{}x{}, activation {}, init \"{}\" of {} equal: not a convolution that we know", node.name, c.channels,
+         c.kernel[0], c.kernel[1], c.kernel[2], name_of(c.options.activation.kind), c.init, c.init_equal);
   return c;
 }
 
@@ -66,7 +70,9 @@ std::vector<ParamSpec> params(const Node& node, std::span<const Shape> in) {
   const Shape w = weight_shape(c, joined(node, in, 2).c(), transposed);
   const std::int64_t fan_in = w[1] * w[2] * w[3] * w[4];
   Init weight{.kind = Init::Kind::fan_in_uniform, .value = 0.0f, .fan_in = fan_in}, bias = weight;
-  if (c.init == "kaiming_normal") weight.kind = Init::Kind::kaiming_normal, weight.value = c.init_a, bias = Init{};
+  if (c.init != "pytorch") weight.kind = Init::Kind::kaiming_normal, weight.value = c.init_a, bias = Init{};
+  if (c.init == "kaiming_normal_out") weight.fan_in = w[0] * w[2] * w[3] * w[4];
+  weight.equal = c.init_equal;
   std::vector<ParamSpec> specs = {{node.params.at("weight"), w, weight, true}};
   if (node.params.count("bias")) specs.push_back({node.params.at("bias"), {c.channels}, bias, true});
   return specs;

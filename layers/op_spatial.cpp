@@ -1,4 +1,5 @@
-// The graph's operations that change extents without weights: "max_pool" (kernel, stride, pad, pad_high) and "upsample" (factor, mode).
+// The graph's spatial operations without weights: "max_pool" (kernel, stride, pad, pad_high), "upsample" (factor, mode), "pixel_shuffle" (factor;
+// a second input lends its extents), "blur" (kernel).
 #include "layers/attributes.h"
 
 namespace vg {
@@ -6,7 +7,7 @@ namespace {
 
 std::vector<ParamSpec> none(const Node&, std::span<const Shape>) { return {}; }
 OpCost pool_cost(const Node&, std::span<const Shape>, const Shape&) { return {}; }
-OpCost upsample_cost(const Node&, std::span<const Shape>, const Shape&) { return {.keeps_inputs = false}; }
+OpCost moving_cost(const Node&, std::span<const Shape>, const Shape&) { return {.keeps_inputs = false}; }
 void one_input(std::span<const Shape> in) { require(in.size() == 1, "{} inputs, wanted one", in.size()); }
 
 struct PoolNode {
@@ -54,8 +55,41 @@ Value upsample_run(Context& ctx, const Node& node, std::vector<Value> in, const 
   return upsample(ctx, std::move(in[0]), read_upsample(node));
 }
 
+PixelShuffleParams read_pixel_shuffle(const Node& node) {
+  Attributes a(node);
+  PixelShuffleParams p;
+  a.axes("factor", p.factor, 2);
+  a.done(), a.roles({});
+  return p;
+}
+
+Shape pixel_shuffle_shape(const Node& node, std::span<const Shape> in) {
+  require(in.size() == 1 || in.size() == 2, "{} inputs, wanted one or two", in.size());
+  return pixel_shuffle_shape(in[0], read_pixel_shuffle(node), in.size() == 2 ? &in[1] : nullptr);
+}
+Value pixel_shuffle_run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParams&) {
+  const Shape like = in.back().shape();
+  return pixel_shuffle(ctx, std::move(in[0]), read_pixel_shuffle(node), in.size() == 2 ? &like : nullptr);
+}
+
+BlurParams read_blur(const Node& node) {
+  Attributes a(node);
+  BlurParams p;
+  a.axes("kernel", p.kernel, 2);
+  a.done(), a.roles({});
+  return p;
+}
+
+Shape blur_shape(const Node& node, std::span<const Shape> in) {
+  one_input(in), read_blur(node);
+  return in[0];
+}
+Value blur_run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParams&) { return blur(ctx, std::move(in[0]), read_blur(node)); }
+
 VG_OP(max_pool, {"max_pool", pool_shape, none, pool_run, pool_cost});
-VG_OP(upsample, {"upsample", upsample_shape, none, upsample_run, upsample_cost});
+VG_OP(upsample, {"upsample", upsample_shape, none, upsample_run, moving_cost});
+VG_OP(pixel_shuffle, {"pixel_shuffle", pixel_shuffle_shape, none, pixel_shuffle_run, moving_cost});
+VG_OP(blur, {"blur", blur_shape, none, blur_run, moving_cost});
 
 }  // namespace
 }  // namespace vg

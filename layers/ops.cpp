@@ -217,6 +217,41 @@ Value upsample(Context& ctx, Value x, const UpsampleParams& p) {
   return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { upsample_backward(ctx.exec(), tape.grad_for(x), dy, p); });
 }
 
+Shape pixel_shuffle_shape(const Shape& x, const PixelShuffleParams& p, const Shape* like) {
+  Shape shape = x;
+  std::int64_t taps = 1;
+  for (int a = 0; a < 3; ++a) {
+    const std::int64_t f = p.factor[a], whole = x[1 + a] * f;
+    require(f >= 1, "pixel_shuffle: the factor along {} is {}", kAxis[a], f);
+    shape[1 + a] = like ? (*like)[1 + a] : whole;
+    require(shape[1 + a] <= whole && shape[1 + a] > whole - f, "pixel_shuffle: {} voxels along {} become {}, which cannot be cut to {}", x[1 + a], kAxis[a], whole,
+            shape[1 + a]);
+    taps *= f;
+  }
+  require(x.c() % taps == 0, "pixel_shuffle: {} channels are not a multiple of {}", x.c(), taps);
+  shape[4] = x.c() / taps;
+  return shape;
+}
+
+Value pixel_shuffle(Context& ctx, Value x, const PixelShuffleParams& p, const Shape* like) {
+  require_activation("pixel_shuffle", x);
+  Tensor y(pixel_shuffle_shape(x.shape(), p, like), DType::f32, ctx.device);
+  pixel_shuffle_forward(ctx.exec(), y, x.data, p);
+  if (!recording(ctx, {x.id})) return {y};
+  x.data = Tensor();
+  return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { pixel_shuffle_backward(ctx.exec(), tape.grad_for(x), dy, p); });
+}
+
+Value blur(Context& ctx, Value x, const BlurParams& p) {
+  require_activation("blur", x);
+  for (int a = 0; a < 3; ++a) require(p.kernel[a] >= 1, "blur: the window along {} is {}", kAxis[a], p.kernel[a]);
+  Tensor y(x.shape(), DType::f32, ctx.device);
+  blur_forward(ctx.exec(), y, x.data, p);
+  if (!recording(ctx, {x.id})) return {y};
+  x.data = Tensor();
+  return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { blur_backward(ctx.exec(), tape.grad_for(x), dy, p); });
+}
+
 Value sum(Context& ctx, Value a, Value b) {
   require(a.data.dtype() == DType::f32 && b.data.dtype() == DType::f32, "sum: wants f32, got {} and {}", name_of(a.data.dtype()), name_of(b.data.dtype()));
   require(a.shape() == b.shape(), "sum: shapes {} and {} differ", to_string(a.shape()), to_string(b.shape()));

@@ -2,9 +2,11 @@
 // beside backward. With no tape and an input that nobody else holds, elementwise operations work in place.
 #pragma once
 #include "kernels/activation.h"
+#include "kernels/blur.h"
 #include "kernels/conv.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
+#include "kernels/pixel_shuffle.h"
 #include "kernels/pool.h"
 #include "kernels/upsample.h"
 #include "layers/context.h"
@@ -39,6 +41,10 @@ Value max_pool(Context& ctx, Value x, const PoolParams& p, const std::int32_t (&
 Shape max_pool_shape(const Shape& x, const PoolParams& p, const std::int32_t (&pad_high)[3]);
 Value upsample(Context& ctx, Value x, const UpsampleParams& p);
 Shape upsample_shape(const Shape& x, const UpsampleParams& p);
+// Extents times the factors; or those of `like`, which may be smaller by less than a factor (what is beyond is dropped).
+Value pixel_shuffle(Context& ctx, Value x, const PixelShuffleParams& p, const Shape* like = nullptr);
+Shape pixel_shuffle_shape(const Shape& x, const PixelShuffleParams& p, const Shape* like = nullptr);
+Value blur(Context& ctx, Value x, const BlurParams& p);
 Value sum(Context& ctx, Value a, Value b);  // a + b
 Value concat(Context& ctx, Value a, Value b);  // along channels
 

@@ -58,7 +58,9 @@ void ParamList::initialise(std::uint64_t seed) {
   for (std::size_t i = 0; i < params_.size(); ++i) {
     Random random(seed, i);
     std::vector<float> values(static_cast<std::size_t>(params_[i].value.elements()));
-    for (float& v : values) v = draw(random, params_[i].init);
+    const auto equal = static_cast<std::size_t>(params_[i].init.equal), row = values.size() / static_cast<std::size_t>(params_[i].value.shape()[0]);
+    for (std::size_t at = 0; at < values.size(); ++at)
+      values[at] = at / row % equal == 0 ? draw(random, params_[i].init) : values[at - row];
     copy(params_[i].value, wrap(values.data(), params_[i].value.shape(), DType::f32));
   }
 }

@@ -12,7 +12,8 @@ namespace vg {
 struct Init {
   enum class Kind { constant, kaiming_normal, kaiming_uniform, fan_in_uniform } kind = Kind::constant;
   float value = 0.0f;  // constant: the value; kaiming: the slope `a` of the leaky relu that follows (He et al., arXiv:1502.01852)
-  std::int64_t fan_in = 0;
+  std::int64_t fan_in = 0;  // or fan_out: (channels of axis 0) * (taps)
+  std::int64_t equal = 1;   // so many neighbours along axis 0 begin equal (ICNR, Aitken et al., arXiv:1707.02937)
   // kaiming_normal: N(0, 2 / ((1 + a^2) fan_in))   kaiming_uniform: the uniform of the same variance   fan_in_uniform: U(+-1/sqrt(fan_in))
 };
 

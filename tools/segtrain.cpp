@@ -84,9 +84,8 @@ int segtrain(const Arguments& a) {
     for (const std::string& s : data.skipped) std::fprintf(stderr, "  skipped %s\n", s.c_str());
   }
   if (a.plan) {
-    UnetConfig n = config.network;
-    n.spatial_dims = data.spatial_dims, n.in_channels = static_cast<int>(data.channels.size()), n.classes = static_cast<int>(data.classes.size());
-    const Graph g = unet(n);
+    TrainConfig c = config;
+    const Graph g = network_for(c, data.spatial_dims, static_cast<int>(data.channels.size()), static_cast<int>(data.classes.size()));
     Shape s = data.training[0].image.shape();
     s[0] = config.batch;
     for (int i = 0; i < 3; ++i) s[i + 1] = !config.patch.empty() && i >= 3 - static_cast<int>(config.patch.size()) ? config.patch[static_cast<std::size_t>(i) - 3 + config.patch.size()] : (s[i + 1] + g.divisor()[static_cast<std::size_t>(i)] - 1) / g.divisor()[static_cast<std::size_t>(i)] * g.divisor()[static_cast<std::size_t>(i)];

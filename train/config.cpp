@@ -37,11 +37,21 @@ void check(const TrainConfig& c, const std::string& where) {
 
 }  // namespace
 
+Graph network_for(TrainConfig& c, int spatial_dims, int in_channels, int classes) {
+  if (c.dynamic_unet) {
+    require(spatial_dims == 2, "training: network dynamic_unet is for slices, the data are volumes");
+    c.dynamic_unet->in_channels = in_channels, c.dynamic_unet->classes = classes;
+    return dynamic_unet(*c.dynamic_unet);
+  }
+  c.network.spatial_dims = spatial_dims, c.network.in_channels = in_channels, c.network.classes = classes;
+  return unet(c.network);
+}
+
 Json to_json(const TrainConfig& c) {
   const OptimizerConfig& o = c.optimizer;
   const ScheduleConfig& s = c.schedule;
   const AugmentConfig& a = c.augment;
-  return {{"network", to_json(c.network)},
+  return {{"network", c.dynamic_unet ? to_json(*c.dynamic_unet) : to_json(c.network)},
           {"optimizer",
            {{"kind", o.kind}, {"beta1", o.beta1}, {"beta2", o.beta2}, {"eps", o.eps}, {"weight_decay", o.weight_decay}, {"nesterov", o.nesterov}, {"clip_norm", o.clip_norm}}},
           {"schedule",
@@ -65,7 +75,13 @@ TrainConfig train_config_from_json(const Json& j, const std::string& where) {
     read(inner);
     inner.done();
   };
-  if (f.has("network")) c.network = unet_config_from_json(f.json("network"), where + ".network");
+  if (f.has("network")) {
+    const Json& network = f.json("network");
+    if (network.is_object() && network.value("network", Json()) == "dynamic_unet")
+      c.dynamic_unet = dynamic_unet_config_from_json(network, where + ".network");
+    else
+      c.network = unet_config_from_json(network, where + ".network");
+  }
   section("optimizer", [&](JsonFields& s) {
     OptimizerConfig& o = c.optimizer;
     s.get_to("kind", o.kind), s.get_to("beta1", o.beta1), s.get_to("beta2", o.beta2), s.get_to("eps", o.eps);

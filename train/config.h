@@ -1,5 +1,8 @@
 // Everything that decides how a network is trained, as one JSON document: what `segtrain --config` reads, what the checkpoint remembers.
 #pragma once
+#include <optional>
+
+#include "layers/dynamic_unet.h"
 #include "layers/unet.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -16,6 +19,7 @@ struct AugmentConfig {
 
 struct TrainConfig {
   UnetConfig network;           // classes, in_channels and spatial_dims are taken from the data
+  std::optional<DynamicUnetConfig> dynamic_unet;  // takes the place of `network` ("network": {"network": "dynamic_unet", ...})
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   DiceCeParams loss;            // deep-supervision heads weigh 1, 1/2, 1/4, ... normalised to sum 1
@@ -29,6 +33,9 @@ struct TrainConfig {
   std::uint64_t seed = 0;
   bool exact = false;  // convolutions only by arithmetic that rounds no coarser than the plain sum (ConvAlgorithm)
 };
+
+// The network for such data, which are written into the configuration.
+Graph network_for(TrainConfig& c, int spatial_dims, int in_channels, int classes);
 
 Json to_json(const TrainConfig& c);
 TrainConfig train_config_from_json(const Json& j, const std::string& where);  // strict; missing keys keep their defaults

@@ -138,11 +138,8 @@ void check_data(const Dataset& data) {
 
 TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const TrainOptions& options) {
   check_data(data);
-  config.network.spatial_dims = data.spatial_dims;
-  config.network.in_channels = static_cast<int>(data.channels.size());
-  config.network.classes = static_cast<int>(data.classes.size());
   ctx.convolution.allow = config.exact ? ConvAlgorithm::Allow::exact : ConvAlgorithm::Allow::fast;
-  Network net(unet(config.network), ctx.device, true);
+  Network net(network_for(config, data.spatial_dims, static_cast<int>(data.channels.size()), static_cast<int>(data.classes.size())), ctx.device, true);
   net.params.initialise(config.seed);
   if (!options.initial_weights.empty()) load_initial(options.initial_weights, net);
 

@@ -130,6 +130,30 @@ inline Doubles enlarge(const Doubles& x, const Shape& xs, const Axes& factor, bo
   return y;
 }
 
+inline Doubles shuffle(const Doubles& x, const Shape& xs, const Axes& factor, const Shape& ys) {
+  Doubles y(static_cast<std::size_t>(ys.elements()));
+  each_voxel(ys, [&](std::int64_t n, const Axes& v) {
+    Axes u;
+    std::int64_t tap = 0;
+    for (std::size_t a = 0; a < 3; ++a) u[a] = v[a] / factor[a], tap = tap * factor[a] + v[a] % factor[a];
+    for (std::int64_t c = 0; c < ys.c(); ++c) y[at(ys, n, v, c)] = x[at(xs, n, u, c * factor[0] * factor[1] * factor[2] + tap)];
+  });
+  return y;
+}
+
+// The mean over a window that ends at the voxel; before the first lies its copy.
+inline Doubles blur(const Doubles& x, const Shape& s, const Axes& kernel) {
+  Doubles y(x.size());
+  each_voxel(s, [&](std::int64_t n, const Axes& v) {
+    each_voxel({1, kernel[0], kernel[1], kernel[2], 1}, [&](std::int64_t, const Axes& t) {
+      const Axes u = {std::max<std::int64_t>(v[0] - t[0], 0), std::max<std::int64_t>(v[1] - t[1], 0), std::max<std::int64_t>(v[2] - t[2], 0)};
+      for (std::int64_t c = 0; c < s.c(); ++c)
+        y[at(s, n, v, c)] += x[at(s, n, u, c)] / static_cast<double>(kernel[0] * kernel[1] * kernel[2]);
+    });
+  });
+  return y;
+}
+
 // Statistics over each sample (instance), over the batch, or given ones.
 inline Doubles normalise(const Doubles& x, const Shape& s, bool batch, const Doubles& gamma, const Doubles& beta, double eps,
                          const Activation& f, const Doubles* given_mean = nullptr, const Doubles* given_var = nullptr) {

@@ -184,6 +184,11 @@ std::vector<Case> all_cases() {
                      [=](const std::vector<Doubles>& in, const Params&) {
                        return test::enlarge(in[0], x, {2, 3, 1}, linear, {2, 6, 15, 4, 3});
                      }});
+  const Shape deep = {2, 1, 3, 5, 12}, fine = {2, 1, 6, 15, 2};
+  cases.push_back({"pixel_shuffle", make("pixel_shuffle", {"a"}, {}, {{"factor", {1, 2, 3}}}), {deep}, fine,
+                   [=](const std::vector<Doubles>& in, const Params&) { return test::shuffle(in[0], deep, {1, 2, 3}, fine); }});
+  cases.push_back({"blur", make("blur", {"a"}, {}, {{"kernel", {2, 2, 3}}}), {x}, x,
+                   [=](const std::vector<Doubles>& in, const Params&) { return test::blur(in[0], x, {2, 2, 3}); }});
   return cases;
 }
 
@@ -280,6 +285,33 @@ TEST(Ops, EveryRegisteredOperationHasACase) {
   EXPECT_GE(all_ops().size(), 8u);
   for (const OpDef* op : all_ops())
     EXPECT_TRUE(covered.count(op->name)) << op->name << " is registered, but ops_test.cpp has no case for it";
+}
+
+// What a halving rounded up is cut off again; anything else is a mistake in the graph.
+TEST(Ops, PixelShuffleIsCutToTheSecondInputsExtents) {
+  const OpDef& op = find_op("pixel_shuffle", "test");
+  const Node node = make("pixel_shuffle", {"a", "b"}, {}, {{"factor", {1, 2, 2}}});
+  const Shape x = {2, 1, 3, 5, 8}, like = {2, 1, 5, 10, 7}, y = {2, 1, 5, 10, 2};
+  const auto shape = [&](const Shape& second) { return op.shape(node, std::vector<Shape>{x, second}); };
+  EXPECT_EQ(shape(like), y);
+  EXPECT_EQ(shape({2, 1, 6, 9, 1}), (Shape{2, 1, 6, 9, 2}));
+  EXPECT_THROW(shape({2, 1, 4, 10, 1}), Error);
+  EXPECT_THROW(shape({2, 1, 7, 10, 1}), Error);
+  EXPECT_THROW(op.shape(node, std::vector<Shape>{{2, 1, 3, 5, 6}}), Error);  // channels are no multiple of 4
+
+  const std::vector<float> values = numbers(x.elements(), 5);
+  for (const Device device : {kCpu, kSim}) {
+    Context ctx(device);
+    Tape tape;
+    ctx.tape = &tape;
+    const Value a = tape.leaf(from_host(values, x, device)), b = tape.leaf(from_host(numbers(like.elements(), 6), like, device));
+    const Value out = op.run(ctx, node, {a, b}, {});
+    expect_close(to_host<float>(out.data), test::shuffle(wide(values), x, {1, 2, 2}, y), "output");
+    tape.backward(out, from_host(std::vector<float>(static_cast<std::size_t>(y.elements()), 1.0f), y, device));
+    const std::vector<float> gradient = to_host<float>(tape.gradient(a));
+    EXPECT_EQ(std::count(gradient.begin(), gradient.end(), 1.0f), y.elements());
+    EXPECT_EQ(std::count(gradient.begin(), gradient.end(), 0.0f), x.elements() - y.elements());
+  }
 }
 
 TEST(Ops, BatchNormRemembersWhatItSaw) {

@@ -49,6 +49,24 @@ TEST(TrainConfig, RoundTripKeepsEveryField) {
   for (const auto& item : j.items()) EXPECT_NE(item.value(), defaults[item.key()]) << item.key();
 }
 
+TEST(TrainConfig, TheNetworkMayBeADynamicUnet) {
+  TrainConfig c = train_config_from_json(parse_json(R"({"network": {"network": "dynamic_unet", "features": [4, 8], "blocks": [1, 2], "blur": true}})", "c"), "c");
+  ASSERT_TRUE(c.dynamic_unet);
+  EXPECT_EQ(to_json(train_config_from_json(to_json(c), "c")), to_json(c));
+  const Graph g = network_for(c, 2, 1, 7);
+  EXPECT_EQ(g.in_channels, 1);
+  EXPECT_EQ(g.out_channels(), 7);
+  EXPECT_EQ(c.dynamic_unet->classes, 7);
+  EXPECT_TRUE(to_json(g) == to_json(dynamic_unet(*c.dynamic_unet)));
+  EXPECT_THROW(network_for(c, 3, 1, 7), Error);
+
+  TrainConfig plain;
+  const Graph of_volumes = network_for(plain, 3, 2, 5);
+  EXPECT_TRUE(to_json(of_volumes) == to_json(unet(plain.network)));  // the whole text of a graph helps nobody in a failure
+  EXPECT_EQ(plain.network.spatial_dims, 3);
+  EXPECT_EQ(plain.network.classes, 5);
+}
+
 TEST(TrainConfig, MissingKeysKeepTheirDefaults) {
   Json want = to_json(TrainConfig{});
   EXPECT_EQ(to_json(train_config_from_json(Json::object(), "c")), want);
@@ -78,6 +96,10 @@ TEST(TrainConfig, WhatNobodyKnowsIsRefusedByName) {
       {R"({"optimizer": {"lr": 3}})", "lr"},
       {R"({"schedule": {"rate": "fast"}})", "rate"},
       {R"({"network": {"feature": [1, 2]}})", "feature"},
+      {R"({"network": {"network": "dynamic_unet", "norm": "batch"}})", "norm"},
+      {R"({"network": {"network": "dynamic_unet", "blocks": [1, 2]}})", "blocks"},
+      {R"({"network": {"network": "dynamic_unet", "features": [2, 4, 8, 8]}})", "features"},
+      {R"({"network": {"network": "segresnet"}})", "segresnet"},
       {R"({"augment": {"flip": 1}})", "flip"},
       {R"({"loss": {"ignore": 3}})", "ignore"},
       {R"({"batch": 2.5})", "batch"},

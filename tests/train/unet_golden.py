@@ -1,13 +1,15 @@
-"""Golden values of small U-Nets, computed by PyTorch and MONAI in double precision and stored as float32, one safetensors file a network:
+"""Golden values of small U-Nets, computed by PyTorch, MONAI and benchmarks/peers/dynamic_unet_peer.py in double precision and stored as float32, one safetensors file a network:
   weight.NAME     initial weights         input, labels     a batch, (N, C, [D,] H, W) and (N, [D,] H, W)
   logits          the network's output    gradient.NAME     of the loss (cross-entropy + soft Dice, foreground, sums over the batch)
   losses          of 10 AdamW steps (rate 1e-2, weight decay 0.01) on that batch
-and, as metadata, `config`: the same network for layers/unet.h. Run in tests/train:  python unet_golden.py   (torch, monai, safetensors)"""
-import json, os
+and, as metadata, `config`: the same network for layers/unet.h or layers/dynamic_unet.h. Run in tests/train:  python unet_golden.py   (torch, monai, safetensors)"""
+import json, os, sys
 import numpy as np, torch
 import torch.nn.functional as F
 from monai.networks.nets import DynUNet, UNet
 from safetensors.torch import save_file
+sys.path.insert(0, '../../benchmarks/peers')
+from dynamic_unet_peer import DynamicUnet
 
 affine = ('instance', {'affine': True})
 cases = {
@@ -21,6 +23,11 @@ cases = {
                         {'style': 'unet', 'spatial_dims': 3, 'classes': 3, 'features': [3, 4, 6], 'norm_affine': False, 'activation': 'prelu', 'residual_units': 2}),
     'unet2d': (lambda: UNet(2, 1, 4, (4, 6, 8), (2, 2)), (2, 1, 16, 12),
                {'style': 'unet', 'spatial_dims': 2, 'classes': 4, 'features': [4, 6, 8], 'norm_affine': False, 'activation': 'prelu'}),
+    # Widths that halve to odd numbers; then extents that halve to odd numbers.
+    'dynamic_unet': (lambda: DynamicUnet(3, 4, (4, 6, 7, 9), (1, 1, 2, 1)), (2, 3, 64, 32),
+                     {'network': 'dynamic_unet', 'in_channels': 3, 'classes': 4, 'features': [4, 6, 7, 9], 'blocks': [1, 1, 2, 1]}),
+    'dynamic_unet_blur_odd': (lambda: DynamicUnet(1, 3, (4, 5, 6), (1, 1, 1), blur=True), (2, 1, 37, 50),
+                              {'network': 'dynamic_unet', 'in_channels': 1, 'classes': 3, 'features': [4, 5, 6], 'blocks': [1, 1, 1], 'blur': True}),
 }
 
 

@@ -1,8 +1,9 @@
-// Small U-Nets against PyTorch and MONAI (unet_golden.py): logits, every gradient, the losses of ten AdamW steps; on cpu and on sim.
+// Small U-Nets against PyTorch, MONAI and fastai's definition (unet_golden.py): logits, every gradient, the losses of ten AdamW steps; on cpu and on sim.
 #include <gtest/gtest.h>
 
 #include <cmath>
 
+#include "layers/dynamic_unet.h"
 #include "layers/json.h"
 #include "layers/model_file.h"
 #include "layers/unet.h"
@@ -45,7 +46,8 @@ TEST_P(UnetGolden, LogitsGradientsAndTenStepsAreThoseOfPyTorch) {
   const Device device{kind, 0};
   const Safetensors file = golden(name);
   const Json config = parse_json(file.metadata.at("config"), name);
-  Network net(unet(unet_config_from_json(config, name)), device, true);
+  const bool dynamic = config.value("network", "unet") == "dynamic_unet";
+  Network net(dynamic ? dynamic_unet(dynamic_unet_config_from_json(config, name)) : unet(unet_config_from_json(config, name)), device, true);
   load_weights(net, with_prefix(file, "weight."), name);
 
   Shape shape, logits_shape;
@@ -96,7 +98,8 @@ TEST_P(UnetGolden, LogitsGradientsAndTenStepsAreThoseOfPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, UnetGolden,
-                         testing::Combine(testing::Values("dynunet2d", "dynunet3d", "dynunet2d_batchnorm_residual", "unet3d_residual", "unet2d"),
+                         testing::Combine(testing::Values("dynunet2d", "dynunet3d", "dynunet2d_batchnorm_residual", "unet3d_residual", "unet2d", "dynamic_unet",
+                                                         "dynamic_unet_blur_odd"),
                                           testing::Values(DeviceKind::cpu, DeviceKind::sim)),
                          [](const auto& info) { return std::string(std::get<0>(info.param)) + "_" + name_of(std::get<1>(info.param)); });
 
@@ -113,6 +116,68 @@ TEST(Unet, HasAsManyParametersAsMonais) {
   c = UnetConfig{};
   c.spatial_dims = 3, c.classes = 4, c.features = {32, 64, 128, 256, 320, 320}, c.deep_supervision = 3;
   EXPECT_EQ(plan(unet(c), {1, 64, 64, 64, 1}).parameters, 31191280);
+}
+
+// Counted by fastai 2.7: create_unet_model(resnet34, classes, (256, 256), pretrained=False).
+TEST(DynamicUnet, HasAsManyParametersAsFastais) {
+  DynamicUnetConfig c;
+  c.classes = 374;
+  EXPECT_EQ(plan(dynamic_unet(c), {1, 1, 256, 256, 3}).parameters, 41258368);
+  c.classes = 44, c.blur = true;
+  EXPECT_EQ(plan(dynamic_unet(c), {1, 1, 256, 256, 3}).parameters, 41225368);
+}
+
+TEST(DynamicUnet, AnyExtentsWillDo) {
+  DynamicUnetConfig c;
+  const Graph g = dynamic_unet(c);
+  EXPECT_EQ(g.divisor(), (std::vector<int>{1, 32, 32}));
+  for (const Shape& s : {Shape{1, 1, 64, 96, 3}, Shape{2, 1, 61, 33, 3}, Shape{1, 1, 1, 7, 3}}) {
+    Shape scores = s;
+    scores[4] = 2;
+    EXPECT_EQ(plan(g, s).outputs.at(0), scores);
+  }
+}
+
+TEST(DynamicUnet, BeginsAsFastaiDoes) {
+  DynamicUnetConfig c{.in_channels = 3, .classes = 4, .features = {16, 24, 32}, .blocks = {1, 1, 1}};
+  Network net(dynamic_unet(c), kCpu, false);
+  net.params.initialise(1);
+  const auto variance = [&](const std::string& name) {
+    double sum = 0;
+    const std::vector<float> v = to_host<float>(net.params.at(name).value);
+    for (const float x : v) sum += static_cast<double>(x) * x;
+    return sum / static_cast<double>(v.size());
+  };
+  EXPECT_NEAR(variance("layers.0.5.0.conv1.weight"), 2.0 / (24 * 9), 0.1 * 2.0 / (24 * 9));  // by fan_out
+  EXPECT_NEAR(variance("layers.3.0.0.weight"), 2.0 / (32 * 9), 0.1 * 2.0 / (32 * 9));        // by fan_in
+  EXPECT_EQ(variance("layers.3.0.0.bias"), 0);
+
+  // ICNR: the four children of a voxel are equal, so that the first pixel shuffle is nearest upsampling.
+  const Param& icnr = net.params.at("layers.4.shuf.0.0.weight");  // (4 * 16, 32, 1, 1, 1)
+  ASSERT_EQ(icnr.value.shape()[0], 64);
+  EXPECT_NEAR(variance(icnr.name), 2.0 / 32, 0.2 * 2.0 / 32);
+  const std::vector<float> w = to_host<float>(icnr.value);
+  for (std::size_t o = 0; o < 64; ++o)
+    for (std::size_t i = 0; i < 32; ++i) {
+      EXPECT_EQ(w[o * 32 + i], w[o / 4 * 4 * 32 + i]);
+      if (o >= 4) {
+        EXPECT_NE(w[o * 32 + i], w[(o - 4) * 32 + i]);
+      }
+    }
+}
+
+// A state_dict as fastai saves it has a counter in each batch norm.
+TEST(DynamicUnet, TakesAStateDictWithCounters) {
+  const DynamicUnetConfig c{.in_channels = 1, .classes = 2, .features = {4, 4}, .blocks = {1, 1}};
+  Network from(dynamic_unet(c), kCpu, false), to(dynamic_unet(c), kCpu, false);
+  from.params.initialise(3);
+  std::vector<std::pair<std::string, Tensor>> weights = save_weights(from);
+  const Tensor counter = from_host(std::vector<std::int32_t>{7}, {1});
+  weights.emplace_back("layers.0.1.num_batches_tracked", counter);
+  load_weights(to, weights, "state_dict");
+  EXPECT_EQ(to_host<float>(to.params.flat()), to_host<float>(from.params.flat()));
+  weights.emplace_back("layers.0.1.num_batches", counter);
+  EXPECT_THROW(load_weights(to, weights, "state_dict"), Error);
 }
 
 TEST(Unet, DivisorAndOutputsFollowStrides) {
