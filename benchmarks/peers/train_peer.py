@@ -19,6 +19,9 @@ def network(classes):
         return UNet(spatial_dims=3, in_channels=1, out_channels=classes, channels=FEATURES, strides=(2, 2, 2, 2), num_res_units=2)
     if a.case == 'tiny':
         return DynUNet(3, 1, classes, [3] * 3, [1, 2, 2], [2] * 2, filters=[4, 6, 8], norm_name='instance')
+    if a.case == 'dynunet2d':
+        from dynamic_unet_peer import DynamicUnet
+        return DynamicUnet(3, classes)
     raise ValueError(f'unknown case {a.case}')
 
 
@@ -37,7 +40,7 @@ def prepare():
     net = network(classes)
     with safe_open(f'{a.files}/weights.safetensors', 'pt') as f:
         weights = {k: f.get_tensor(k) for k in f.keys()}
-    own = {k for k in net.state_dict() if not k.startswith('skip_layers')}  # DynUNet lists each tensor twice
+    own = {k for k in net.state_dict() if not k.startswith('skip_layers') and not k.endswith('num_batches_tracked')}  # DynUNet lists each tensor twice; counters of batches are PyTorch's alone
     if own != set(weights): raise ValueError(f'weights differ: {sorted(own ^ set(weights))[:4]}')
     net.load_state_dict(weights, strict=False)
     flat = x.shape[1] == 1

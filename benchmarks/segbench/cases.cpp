@@ -7,6 +7,7 @@
 
 #include "benchmarks/segbench/child.h"
 #include "infer/import.h"
+#include "layers/dynamic_unet.h"
 #include "layers/ops.h"
 #include "layers/unet.h"
 #include "nifti/volume.h"
@@ -33,7 +34,7 @@ std::string data_folder(const CaseOptions& o) {
 }
 
 const std::vector<std::string>& train_cases() {
-  static const std::vector<std::string> names = {"unet3d", "monai_unet", "ixi", "tiny"};
+  static const std::vector<std::string> names = {"unet3d", "monai_unet", "dynunet2d", "ixi", "tiny"};
   return names;
 }
 const std::vector<std::string>& infer_cases() {
@@ -42,9 +43,9 @@ const std::vector<std::string>& infer_cases() {
 }
 bool is_train_case(const std::string& name) { return std::find(train_cases().begin(), train_cases().end(), name) != train_cases().end(); }
 
-void TrainCase::random_batch(std::int64_t n, std::int64_t d, std::int64_t h, std::int64_t w, int classes) {
+void TrainCase::random_batch(std::int64_t n, std::int64_t d, std::int64_t h, std::int64_t w, std::int64_t channels, int classes) {
   Random random(1);
-  x_ = Tensor({n, d, h, w, 1}, DType::f32, kCpu), y_ = Tensor({n, d, h, w, 1}, DType::u8, kCpu);
+  x_ = Tensor({n, d, h, w, channels}, DType::f32, kCpu), y_ = Tensor({n, d, h, w, 1}, DType::u8, kCpu);
   for (std::int64_t i = 0; i < x_.elements(); ++i) x_.data<float>()[i] = random.uniform();
   for (std::int64_t i = 0; i < y_.elements(); ++i) y_.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(random.below(static_cast<std::uint32_t>(classes)));
 }
@@ -57,7 +58,10 @@ TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_
     c = dynunet(3, 33, {16, 32, 64, 128, 256});
     if (name == "monai_unet") c.style = "unet", c.activation = "prelu", c.residual_units = 2;
     o.kind = "adam", o.weight_decay = 0.0, loss_ = kMonaiDiceCe;
-    random_batch(1, 96, 96, 96, c.classes);
+    random_batch(1, 96, 96, 96, 1, c.classes);
+  } else if (name == "dynunet2d") {
+    random_batch(2, 1, 256, 256, 3, 44);
+    net_ = std::make_unique<Network>(dynamic_unet({.in_channels = 3, .classes = 44}), kCpu, true);
   } else if (name == "ixi") {
     const Dataset data = load_slices(data_folder(options) + "/ixi-slices", {});
     c = dynunet(2, static_cast<int>(data.classes.size()), {16, 32, 64, 128, 256});
@@ -72,11 +76,11 @@ TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_
     }
   } else if (name == "tiny") {
     c = dynunet(3, 3, {4, 6, 8});
-    random_batch(2, 16, 16, 16, c.classes);
+    random_batch(2, 16, 16, 16, 1, c.classes);
   } else {
-    fail(ErrorCode::invalid_argument, "case {}: not a training case (known: unet3d, monai_unet, ixi, tiny)", name);
+    fail(ErrorCode::invalid_argument, "case {}: not a training case (known: unet3d, monai_unet, dynunet2d, ixi, tiny)", name);
   }
-  net_ = std::make_unique<Network>(unet(c), kCpu, true);
+  if (!net_) net_ = std::make_unique<Network>(unet(c), kCpu, true);
   net_->params.initialise(1);
   optimizer_ = std::make_unique<Optimizer>(o, net_->params);
 }

@@ -3,6 +3,7 @@
 //
 //   unet3d      MONAI DynUNet 16..256 (plain nnU-Net), 96^3, batch 1, 33 classes, Dice + cross-entropy, Adam 1e-4
 //   monai_unet  MONAI UNet 16..256 with two residual units a level, otherwise the same
+//   dynunet2d   fastai's DynamicUnet on ResNet-34, 2 x 3 x 256 x 256, 44 classes, cross-entropy + soft Dice, AdamW 1e-4
 //   ixi         2-D DynUNet 16..256 on eight axial slices of data/ixi-slices, AdamW
 //   tiny        a 3-D DynUNet of three levels on 16^3: seconds for everything, for tests
 //   mesh128     MeshNet `subcortical` (real weights) on the central 128^3 of t1_crop: normalised tensor to labels
@@ -40,7 +41,7 @@ class TrainCase {
   Context& context() { return ctx_; }
 
  private:
-  void random_batch(std::int64_t n, std::int64_t d, std::int64_t h, std::int64_t w, int classes);
+  void random_batch(std::int64_t n, std::int64_t d, std::int64_t h, std::int64_t w, std::int64_t channels, int classes);
   Context ctx_;
   DiceCeParams loss_;
   double rate_ = 1e-4;
