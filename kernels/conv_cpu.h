@@ -75,6 +75,8 @@ struct Run {
 using OuterFn = void(const Run* runs, int count, std::int64_t a_offset, std::int64_t b_offset, std::int64_t a_step, std::int64_t b_step,
                      bool fresh, float* out, std::int64_t out_step, Ahead& ahead);
 
+inline constexpr std::int64_t kMostLines = 160;
+
 struct OuterKernels {
   int lanes;
   int max_rows[kMaxVectors + 1];
@@ -83,7 +85,8 @@ struct OuterKernels {
   // `count` of `channels` channels of `voxels` voxels, `pitch` floats each in the copy. `pad`: zeros up to the pitch (whole vectors).
   void (*copy_channels)(float* to, std::int64_t pitch, bool pad, const float* from, std::int64_t channels, std::int64_t count,
                         std::int64_t voxels);
-  void (*scatter_line)(float* to, std::int64_t step, const float* from, std::int64_t count, bool add);  // to[i step] = or += from[i]
+  // A matrix turned over: to[c step + r] = or += rows[r][c], r < count <= kMostLines, c < columns.
+  void (*transpose_lines)(float* to, std::int64_t step, const float* const* rows, std::int64_t count, std::int64_t columns, bool add);
   // sum[i mod period] += x[i], i < count; period is a multiple of the lanes
   void (*add_periods)(float* sum, std::int64_t period, const float* x, std::int64_t count);
 };

@@ -25,7 +25,7 @@ constexpr int kRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON     
                                                                                   : 16;
 constexpr int voxels_of(int vectors) {
   const int fit = ((kRegisters < cpu::kMostRegisters ? kRegisters : cpu::kMostRegisters) - 1 - vectors) / vectors;
-  return fit < kMaxVoxels ? fit : kMaxVoxels;
+  return fit < 1 ? 1 : fit < kMaxVoxels ? fit : kMaxVoxels;
 }
 
 // Byte offsets of voxels 0..8 from a base pointer: x86 addresses scale an index by 1, 2, 4 or 8, so four registers (1, 3, 5 and 7 steps)

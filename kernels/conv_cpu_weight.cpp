@@ -44,7 +44,8 @@ class WeightGradient {
                   Panels& panels) const;
   void share_voxels(const Exec& ex, const Grad& dw) const;
   void share_weights(const Exec& ex, const Grad& dw) const;
-  void write(const Part& part, const float* sum, int64_t row, const Grad& dw) const;
+  std::pair<int64_t, int64_t> lines_of(const Part& part) const;
+  void write(const Part& part, const float* sum, int64_t first, int64_t last, const Grad& dw) const;
 
   const OuterKernels& kernels_;
   WeightShape s_;
@@ -97,7 +98,7 @@ void WeightGradient::plan_blocks(int64_t channels) {
 void WeightGradient::plan_parts() {
   for (std::size_t q = 0; q < s_.inputs.size(); ++q) {
     const Layout& l = s_.inputs[q].layout;
-    const std::size_t step = by_weights_ ? 1 : l.x.groups.size();
+    const std::size_t step = by_weights_ && !l.flat ? 1 : l.x.groups.size();
     for (int64_t kd = 0; kd < s_.kernel[0]; ++kd)
       for (std::size_t g = 0; g < l.x.groups.size(); g += step) {
         const int64_t first = l.x.groups[g].first, count = l.x.groups[g + step - 1].first + l.x.groups[g + step - 1].count - first;
@@ -149,21 +150,24 @@ void WeightGradient::share_weights(const Exec& ex, const Grad& dw) const {
           copy_dy(s_, part, block(i / blocks_, i % blocks_), all_dy + static_cast<int64_t>(part.input) * panels_of_input + i * dy_room_);
       });
   parallel_for_worker(static_cast<int64_t>(parts_.size()), 1, [&](int worker, int64_t first, int64_t last) {
-    float* const newest = room + worker * (x_room_ + sum_room);
-    Panels panels{newest + sum_room, nullptr, {}};
+    float* const own = room + worker * (x_room_ + sum_room);
+    Panels panels{own + sum_room, nullptr, {}};
+    std::vector<float*> slot(static_cast<std::size_t>(levels + 1));  // the newest sum behind the levels
+    for (int64_t level = 0; level <= levels; ++level) slot[static_cast<std::size_t>(level)] = own + level * largest_part_;
+    float*& newest = slot[static_cast<std::size_t>(levels)];
+    const auto swap = [&](int64_t level) { std::swap(newest, slot[static_cast<std::size_t>(level)]); };
     for (int64_t i = first; i < last; ++i) {
       const Part& part = parts_[static_cast<std::size_t>(i)];
       const float* dy = all_dy + static_cast<int64_t>(part.input) * panels_of_input;
-      const auto slot = [&](int64_t level) { return newest + (1 + level) * largest_part_; };
-      const auto add_slot = [&](int64_t level) { kernels_.add(newest, slot(level), part.floats); };
-      const auto copy = [&](float* to, const float* from) { std::memcpy(to, from, static_cast<std::size_t>(part.floats) * sizeof(float)); };
+      const auto add_slot = [&](int64_t level) { kernels_.add(newest, slot[static_cast<std::size_t>(level)], part.floats); };
       BinaryCounter samples;
       for (int64_t n = 0; n < s_.samples; ++n) {
         add_blocks(part, n, 0, blocks_, dy + n * blocks_ * dy_room_, nullptr, newest, panels);
-        if (levels) samples.push(add_slot, [&](int64_t level) { copy(slot(level), newest); });
+        if (levels) samples.push(add_slot, swap);
       }
-      samples.finish([&](int64_t level) { copy(newest, slot(level)); }, add_slot);
-      for (int64_t row = 0; row < part.rows; ++row) write(part, newest, row, dw);
+      samples.finish(swap, add_slot);
+      const auto [from, to] = lines_of(part);
+      write(part, newest, from, to, dw);
     }
   });
 }
@@ -204,30 +208,59 @@ void WeightGradient::share_voxels(const Exec& ex, const Grad& dw) const {
     if (group < s_.samples) groups.push(add_slot, [&](int64_t level) { copy(slot(level), sums); });
   }
   groups.finish([&](int64_t level) { copy(sums, slot(level)); }, add_slot);
-  for (const Part& part : parts_)
-    parallel_for(part.rows, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) write(part, sums + part.begin, row, dw);
-    });
+  for (const Part& part : parts_) {
+    const auto [from, to] = lines_of(part);
+    parallel_for(to - from, 16, [&, from = from](int64_t begin, int64_t end) { write(part, sums + part.begin, from + begin, from + end, dw); });
+  }
 }
 
-// A row of a part's matrices [kh][tap] to dw (O, I, kD, kH, kW): a line at a time, scattered over few lines of dw.
-void WeightGradient::write(const Part& part, const float* sum, int64_t row, const Grad& dw) const {
-  constexpr int64_t kLine = 16;
+// What write() goes over: output channels where x gives columns, else input channels.
+std::pair<int64_t, int64_t> WeightGradient::lines_of(const Part& part) const {
+  const WeightInput& input = s_.inputs[part.input];
+  if (input.layout.x_vectors) return {0, part.rows};
+  return input.layout.flat ? std::pair{int64_t{0}, input.channels} : std::pair{part.x_first, part.x_first + part.x_count};
+}
+
+// Input channels [first, last) of a part, or with columns of x output channels [first, last), from its matrices [kh][tap] to dw (O, I, kD, kH, kW):
+// the taps of a plane are neighbours there, and with one plane the input channels as well.
+void WeightGradient::write(const Part& part, const float* sum, int64_t first, int64_t last, const Grad& dw) const {
   const WeightInput& input = s_.inputs[part.input];
   const Layout& l = input.layout;
-  const int64_t taps = s_.kernel[0] * s_.kernel[1] * s_.kernel[2], o_step = dw.shape()[1] * taps, step = l.x_vectors ? taps : o_step;
-  float* const first = dw.data() + input.first * taps + part.kd * s_.kernel[1] * s_.kernel[2];
-  const int64_t columns = l.x_vectors ? part.x_count : s_.outputs;
-  for (int64_t line = 0, length = 0; line < columns; line += length) {
-    const int64_t x = part.x_first + (l.x_vectors ? line : row), o = l.x_vectors ? row : line;
-    length = std::min(kLine, columns - line);
-    if (l.x_vectors && l.flat) length = std::min(length, input.channels - x % input.channels);  // up to the next tap
+  const int64_t plane = s_.kernel[1] * s_.kernel[2], taps = s_.kernel[0] * plane, o_step = dw.shape()[1] * taps;
+  float* const to = dw.data() + input.first * taps + part.kd * plane;
+  const bool add = dw.beta != 0.0f;
+  const float* rows[kMostLines];
+  // Pointers to all taps of input channel i for output channel o (the first of a line of them, unless columns are input channels).
+  const auto find = [&](const float** to_rows, int64_t i, int64_t o) {
     for (int64_t kh = 0; kh < s_.kernel[1]; ++kh)
-      for (int64_t tap = 0; tap < l.taps; ++tap) {
-        const int64_t i = l.flat ? x % input.channels : x, kw = l.flat ? x / input.channels : tap;
-        kernels_.scatter_line(first + o * o_step + i * taps + kh * s_.kernel[2] + kw, step,
-                              sum + ((kh * l.taps + tap) * part.rows + row) * part.pitch + line, length, dw.beta != 0.0f);
+      for (int64_t kw = 0; kw < s_.kernel[2]; ++kw) {
+        const int64_t x = (l.flat ? kw * input.channels + i : i) - part.x_first, matrix = kh * l.taps + (l.flat ? 0 : kw);
+        *to_rows++ = sum + (matrix * part.rows + (l.x_vectors ? o : x)) * part.pitch + (l.x_vectors ? x : o);
       }
+  };
+  const int64_t i0 = l.flat ? 0 : part.x_first, i_count = l.flat ? input.channels : part.x_count;
+  if (plane > kMostLines) {  // kernels larger than any that we know
+    for (int64_t i = l.x_vectors ? i0 : first; i < (l.x_vectors ? i0 + i_count : last); ++i)
+      for (int64_t o = l.x_vectors ? first : 0; o < (l.x_vectors ? last : s_.outputs); ++o) {
+        std::vector<const float*> each(static_cast<std::size_t>(plane));
+        find(each.data(), i, o);
+        for (int64_t k = 0; k < plane; ++k) {
+          float& w = to[o * o_step + i * taps + k];
+          w = add ? w + *each[static_cast<std::size_t>(k)] : *each[static_cast<std::size_t>(k)];
+        }
+      }
+  } else if (l.x_vectors) {
+    for (int64_t o = first; o < last; ++o) {
+      find(rows, i0, o);
+      kernels_.transpose_lines(to + o * o_step + i0 * taps, taps, rows, plane, i_count, add);
+    }
+  } else {
+    const int64_t most = s_.kernel[0] == 1 ? kMostLines / plane : 1;
+    for (int64_t i = first, count = 0; i < last; i += count) {
+      count = std::min(most, last - i);
+      for (int64_t c = 0; c < count; ++c) find(rows + c * plane, i + c, 0);
+      kernels_.transpose_lines(to + i * taps, o_step, rows, count * plane, s_.outputs, add);
+    }
   }
 }
 

@@ -166,11 +166,14 @@ void WeightRun::back(int64_t line, const float* u, float* sum) const {
 
 // sum: [input channel][tap][output channel] to dw (O, I, taps).
 void WeightRun::write(const float* sum, const Grad& dw) const {
-  const int64_t inputs = dw.shape()[1];
-  parallel_for(lines_, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t tap = 0; tap < taps_; ++tap)
-        outer_.scatter_line(dw.data() + i * taps_ + tap, inputs * taps_, sum + (i * taps_ + tap) * out_width_, s_.outputs, dw.beta != 0.0f);
+  const int64_t all = dw.shape()[1] * taps_, most = std::max<int64_t>(1, kMostLines / taps_) * taps_;
+  parallel_for(lines_, most / taps_, [&](int64_t begin, int64_t end) {
+    const float* rows[kMostLines];
+    for (int64_t row = begin * taps_, count = 0; row < end * taps_; row += count) {
+      count = std::min(most, end * taps_ - row);
+      for (int64_t r = 0; r < count; ++r) rows[r] = sum + (row + r) * out_width_;
+      outer_.transpose_lines(dw.data() + row, all, rows, count, s_.outputs, dw.beta != 0.0f);
+    }
   });
 }
 
@@ -244,17 +247,19 @@ void WeightRun::run_together(const Exec& ex, const Grad& dw) {
   float* const zeros = ex.scratch->reserve<float>(zero_floats + (1 + slots) * floats + x_floats + dy_floats + u_floats + threads() * (v_floats + d_floats));
   std::fill(zeros, zeros + zero_floats, 0.0f);
   zeros_ = zeros;
-  float* const sum = zeros + zero_floats;
-  float* const x = sum + (1 + slots) * floats;
+  std::vector<float*> slot;  // behind the levels: the newest sum
+  for (int64_t level = 0; level <= slots; ++level) slot.push_back(zeros + zero_floats + level * floats);
+  float*& sum = slot.back();
+  float* const x = zeros + zero_floats + (1 + slots) * floats;
   Room shared{x, x + x_floats, nullptr, nullptr, x + x_floats + dy_floats};
   float* const rooms = shared.u + u_floats;
   constexpr int64_t kSpan = 16;  // voxels of a row in one piece of work
   const int64_t rows = grid_.rows_of_sample(), in_spans = ceil_div(grid_.in_span(), kSpan), out_spans = ceil_div(grid_.out_span(), kSpan);
-  const auto slot = [&](int64_t level) { return sum + (1 + level) * floats; };
   const auto add = [&](int64_t level) {
-    parallel_for(floats, 4096, [&](int64_t begin, int64_t end) { outer_.add(sum + begin, slot(level) + begin, end - begin); });
+    const float* const other = slot[static_cast<std::size_t>(level)];
+    parallel_for(floats, 4096, [&](int64_t begin, int64_t end) { outer_.add(sum + begin, other + begin, end - begin); });
   };
-  const auto copy = [&](float* to, const float* from) { std::memcpy(to, from, static_cast<std::size_t>(floats) * sizeof(float)); };
+  const auto swap = [&](int64_t level) { std::swap(sum, slot[static_cast<std::size_t>(level)]); };
   BinaryCounter samples;
   for (int64_t n = 0; n < s_.samples; ++n) {
     for (int64_t i = 0; i < pieces_; ++i) {
@@ -283,9 +288,9 @@ void WeightRun::run_together(const Exec& ex, const Grad& dw) {
     parallel_for(lines_, 2, [&](int64_t begin, int64_t end) {
       for (int64_t line = begin; line < end; ++line) back(line, shared.u, sum);
     });
-    if (slots) samples.push(add, [&](int64_t level) { copy(slot(level), sum); });
+    if (slots) samples.push(add, swap);
   }
-  samples.finish([&](int64_t level) { copy(sum, slot(level)); }, add);
+  samples.finish(swap, add);
   write(sum, dw);
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <string>
 
+#include "kernels/vector_path.h"
 #include "tensor/device.h"
 #include "tensor/error.h"
 #include "tensor/os.h"
@@ -14,7 +15,8 @@
 
 namespace vg {
 
-// Runs `body` after the command line was read (what the app's callback checks belongs to that). 0 done, 1 failed, 2 usage; body's own value else (130, 143 after an interrupt).
+// Runs `body` after the command line was read (what the app's callback checks belongs to that). VG_CPU in the environment names the vector
+// instructions that the cpu may use (kernels/vector_path.h). 0 done, 1 failed, 2 usage; body's own value else (130, 143 after an interrupt).
 inline int run_program(CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
   app.set_version_flag("--version", "voxgrad " VG_VERSION);
   try {
@@ -23,6 +25,7 @@ inline int run_program(CLI::App& app, int argc, char** argv, const std::function
     return app.exit(e) == 0 ? 0 : 2;
   }
   try {
+    choose_vector_path(os::environment("VG_CPU"));
     return body();
   } catch (const std::bad_alloc&) {
     std::fprintf(stderr, "%s: out of memory\n", app.get_name().c_str());
