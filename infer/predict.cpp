@@ -7,6 +7,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "infer/planes.h"
 #include "tensor/parallel.h"
 
 namespace vg {
@@ -40,8 +41,8 @@ void cut(const Tensor& image, std::int64_t n, const Extents& start, Tensor box) 
 
 // The decision for one voxel: the first largest score, and its softmax probability.
 struct Decision {
-  std::int32_t label;
-  float confidence;
+  std::int32_t label = 0;
+  float confidence = 0.0f;
 };
 Decision decide(const float* score, std::int64_t classes, bool confidence) {
   Decision d{0, 0.0f};
@@ -61,15 +62,17 @@ class Output {
     if (confidence) p_.confidence = Tensor(shape_, DType::f32, kCpu);
   }
   // Decides `count` planes of sample n from plane z on. scores: (count, H', W', C) whose voxel (0, y0, x0) belongs to the image's (z, 0, 0).
+  // part: (count, H), or null: of every row the part that has scores; the rest becomes 0.
   void planes(std::int64_t n, std::int64_t z, std::int64_t count, const float* scores, std::int64_t rows, std::int64_t columns, std::int64_t y0,
-              std::int64_t x0) {
+              std::int64_t x0, const cpu::RowSpan* part = nullptr) {
     const std::int64_t H = shape_.h(), W = shape_.w();
     parallel_for(count * H, 16, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const std::int64_t k = r / H, y = r % H, at = ((n * shape_.d() + z + k) * H + y) * W;
         const float* from = scores + ((k * rows + y + y0) * columns + x0) * classes_;
         for (std::int64_t x = 0; x < W; ++x) {
-          const Decision d = decide(from + x * classes_, classes_, p_.confidence.defined());
+          const bool scored = !part || (x >= part[r].begin && x < part[r].end);
+          const Decision d = !scored ? Decision{} : decide(from + x * classes_, classes_, p_.confidence.defined());
           if (p_.labels.dtype() == DType::u8)
             p_.labels.data<std::uint8_t>()[at + x] = static_cast<std::uint8_t>(d.label);
           else
@@ -230,6 +233,37 @@ void sliding_window(Context& ctx, Network& net, const Tensor& image, const Exten
   }
 }
 
+// Whole volumes through a chain of convolutions on the cpu need not hold a layer at a time. None: another way must be taken.
+std::optional<std::vector<ChainLayer>> chain_for(const Graph& graph, const Shape& image, const Extents& window) {
+  return window == Extents{image.d(), image.h(), image.w()} ? plane_chain(graph, image) : std::nullopt;
+}
+
+std::uint64_t result_bytes(const Graph& graph, const Shape& image, const PredictOptions& o) {
+  return static_cast<std::uint64_t>(image.n() * image.voxels()) * ((o.confidence ? 4 : 0) + (graph.out_channels() <= 256 ? 1 : 4));
+}
+
+// What is left of the limit for the network's values.
+std::uint64_t budget(const Graph& graph, const Shape& image, const PredictOptions& o) {
+  const std::uint64_t taken = result_bytes(graph, image, o);
+  return o.max_bytes == 0 ? 0 : o.max_bytes > taken ? o.max_bytes - taken : 1;
+}
+
+void by_planes(Context& ctx, Network& net, const std::vector<ChainLayer>& chain, const Tensor& image, Output& out, const PredictOptions& o) {
+  const Shape& s = image.shape();
+  for (std::int64_t n = 0; n < s.n(); ++n) {
+    const float* sample = image.data<float>() + n * s.voxels() * s.c();
+    std::optional<Region> data;
+    if (o.skip_background || o.head_only) data = data_of(sample, s);
+    const PlanePlan plan = plan_planes(chain, ctx.convolution, budget(net.graph, s, o), data ? &*data : nullptr, o.head_only);
+    run_planes(
+        ctx, net, plan, sample,
+        [&](std::int64_t z, const float* scores) { out.planes(n, z, 1, scores, s.h(), s.w(), 0, 0, o.head_only ? data->plane(z) : nullptr); },
+        [&](double done) {
+          if (o.progress) o.progress((static_cast<double>(n) + done) / static_cast<double>(s.n()));
+        });
+  }
+}
+
 // The window in voxels, and whether it is smaller than the image.
 Extents window_of(const Graph& graph, const Shape& image, const PredictOptions& o, bool& slides) {
   const std::vector<int> own = graph.divisor();
@@ -246,13 +280,23 @@ Extents window_of(const Graph& graph, const Shape& image, const PredictOptions& 
 
 }  // namespace
 
-std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options) {
+std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options, const ConvAlgorithm& convolution) {
   bool slides = false;
   const Extents w = window_of(graph, image, options, slides);
-  std::uint64_t bytes = plan(graph, {slides ? 1 : group_size(image, w), w[0], w[1], w[2], image.c()}).inference_bytes;
-  bytes += static_cast<std::uint64_t>(image.n() * image.voxels()) * (options.confidence ? 5 : 1);
+  std::uint64_t bytes = result_bytes(graph, image, options);
+  if (const auto chain = slides ? std::nullopt : chain_for(graph, image, w))
+    return bytes + plan_planes(*chain, convolution, budget(graph, image, options), nullptr, false).bytes;
+  bytes += plan(graph, {slides ? 1 : group_size(image, w), w[0], w[1], w[2], image.c()}).inference_bytes;
   if (slides) bytes += static_cast<std::uint64_t>(w[0] * image.h() * image.w()) * static_cast<std::uint64_t>(graph.out_channels()) * 4;
   return bytes;
+}
+
+std::string predict_table(const Graph& graph, const Shape& image, const PredictOptions& options, const ConvAlgorithm& convolution) {
+  bool slides = false;
+  const Extents w = window_of(graph, image, options, slides);
+  if (const auto chain = slides ? std::nullopt : chain_for(graph, image, w))
+    return to_table(graph, plan_planes(*chain, convolution, budget(graph, image, options), nullptr, false));
+  return to_table(graph, plan(graph, {slides ? 1 : group_size(image, w), w[0], w[1], w[2], image.c()}));
 }
 
 std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap) {
@@ -271,12 +315,15 @@ Prediction predict(Context& ctx, Network& net, const Tensor& image, const Predic
   const Shape& s = image.shape();
   require(s.rank() == 5 && image.dtype() == DType::f32 && image.device().on_host() && s.elements() > 0,
           "predict: wants a f32 image (N, D, H, W, C) on the host, got {} {}", name_of(image.dtype()), to_string(s));
+  require(s.c() == net.graph.in_channels, "predict: the image is {}, the network wants {} channels", to_string(s), net.graph.in_channels);
   const std::int64_t classes = net.graph.out_channels();
   bool slides = false;
   const Extents window = window_of(net.graph, s, options, slides);
   Output out(s, classes, options.confidence);
   if (slides)
     sliding_window(ctx, net, image, window, classes, out, options);
+  else if (const auto chain = ctx.device == kCpu ? chain_for(net.graph, s, window) : std::nullopt)
+    by_planes(ctx, net, *chain, image, out, options);
   else
     whole_image(ctx, net, image, window, out, options);
   return out.take();

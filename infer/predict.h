@@ -13,6 +13,9 @@ struct PredictOptions {
   double overlap = 0.5;                // of neighbouring windows, as a part of the window
   bool gaussian = true;                // windows weigh less towards their border (sigma = window / 8, as nnU-Net), else equally
   bool confidence = false;
+  std::uint64_t max_bytes = 0;         // beside the image; 0: no limit. Slower plans that need less are taken where the fast one needs more (planes.h)
+  bool skip_background = true;         // where the network sees one value only, its answer is not computed again and again (planes.h)
+  bool head_only = false;              // labels only where the image differs from its first voxel, 0 elsewhere. For chains of convolutions
   std::function<void(double done)> progress;  // 0..1, from the calling thread; may throw to stop
 };
 
@@ -27,8 +30,12 @@ struct Prediction {
 // ctx.tape must be null. Throws invalid_argument where the network's scores are not on its input's grid.
 Prediction predict(Context& ctx, Network& net, const Tensor& image, const PredictOptions& options = {});
 
-// What predict() will hold at its peak, besides the image: the network on one window (or the whole image), class scores, results.
-std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options);
+// What predict() will hold at its peak, besides the image: the network on one window (or the whole image), class scores, results. More than
+// max_bytes: nothing that we know needs less.
+std::uint64_t predict_bytes(const Graph& graph, const Shape& image, const PredictOptions& options, const ConvAlgorithm& convolution = {});
+
+// The layers with what they cost, as text; and how they would be run.
+std::string predict_table(const Graph& graph, const Shape& image, const PredictOptions& options, const ConvAlgorithm& convolution = {});
 
 // Starts of windows along one axis: evenly spread, no further apart than window (1 - overlap) before they are rounded to whole voxels, the first at
 // 0, the last at the end (as nnU-Net's).

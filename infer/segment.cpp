@@ -11,6 +11,8 @@
 namespace vg {
 namespace {
 
+constexpr std::uint64_t kProgramBytes = std::uint64_t{40} << 20;  // code, libraries, threads, what reading left behind
+
 // For planes of a volume: the orientation whose third axis is the plane's normal.
 std::string plane_orientation(const Recipe& r) {
   if (!r.orientation.empty()) return r.orientation;
@@ -172,17 +174,21 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   const Shape shape = batch_shape(s.recipe, s.net.graph, journey.volume);
 
   PredictOptions p = predict_options(s.recipe);
-  p.confidence = options.confidence, p.progress = options.progress;
-  if (options.max_bytes > 0) {
-    const std::uint64_t need = predict_bytes(s.net.graph, shape, p);
-    if (need > options.max_bytes)
-      fail(ErrorCode::out_of_memory, "{}: the network needs {:.1f} GiB for {} voxels, the limit is {:.1f} GiB", scan.name, static_cast<double>(need) / 1073741824.0,
-           shape.n() * shape.voxels(), static_cast<double>(options.max_bytes) / 1073741824.0);
-  }
+  p.confidence = options.confidence, p.head_only = options.head_only, p.progress = options.progress;
   const double before = os::wall_seconds();
   const Tensor input = normalised(s.recipe, journey.volume.voxels.reshaped(shape));
+  if (options.max_bytes > 0) {
+    release_cache(kCpu);
+    const std::uint64_t taken = memory_stats(kCpu).live + kProgramBytes;
+    p.max_bytes = options.max_bytes > taken ? options.max_bytes - taken : 1;
+    if (const std::uint64_t need = predict_bytes(s.net.graph, shape, p, ctx.convolution); need > p.max_bytes)
+      fail(ErrorCode::out_of_memory, "{}: the network needs {:.2f} GiB for {} voxels beside {:.2f} GiB for the scan, the limit is {:.2f} GiB", scan.name,
+           static_cast<double>(need) / 1073741824.0, shape.n() * shape.voxels(), static_cast<double>(taken) / 1073741824.0,
+           static_cast<double>(options.max_bytes) / 1073741824.0);
+  }
   const Prediction prediction = predict(ctx, s.net, input, p);
   synchronize(ctx.device, ctx.stream);
+  if (options.max_bytes > 0) release_cache(kCpu);
   out.network_seconds = os::wall_seconds() - before;
 
   const Shape grid = {1, journey.volume.voxels.shape().d(), journey.volume.voxels.shape().h(), journey.volume.voxels.shape().w(), 1};

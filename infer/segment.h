@@ -26,7 +26,8 @@ struct Segmenter {
 struct SegmentOptions {
   bool conformed = false;   // results on the network's own grid instead of the input's
   bool confidence = false;
-  std::uint64_t max_bytes = 0;  // refuse (out_of_memory, with the figure) what would need more; 0: no limit
+  std::uint64_t max_bytes = 0;  // of the whole program; slower plans that need less are taken, what fits by none is refused (out_of_memory). 0: no limit
+  bool head_only = false;       // PredictOptions
   std::function<void(double)> progress;
 };
 

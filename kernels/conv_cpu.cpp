@@ -14,12 +14,6 @@ namespace {
 
 using std::int64_t;
 
-Axis forward_axis(int64_t out, int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
-  Axis axis{1, stride, out, in, {AxisPhase{0, out, {}}}};
-  for (int64_t k = 0; k < kernel; ++k) axis.phases[0].taps.push_back({k, k * dilation - pad});
-  return axis;
-}
-
 Axis backward_axis(int64_t out, int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
   Axis axis{stride, 1, out, in, {}};
   for (int64_t first = 0; first < stride; ++first) {
@@ -56,7 +50,7 @@ void run(const Exec& ex, const Gather& g) {
 std::size_t scratch(Gather& g, const Shape& out, const Shape& in, const Shape& w, std::int64_t from, std::int64_t to, const ConvParams& p, const ConvAlgorithm& how,
                     bool backward) {
   g.samples = out.n();
-  g.inputs.push_back({nullptr, from, 0}), g.outputs.push_back({nullptr, to, 0, 0.0f});
+  g.inputs.push_back({{}, from, 0}), g.outputs.push_back({{}, to, 0, 0.0f});
   for (int a = 0; a < 3; ++a) g.weights.kernel[a] = w[2 + a];
   find_axes(g, out, in, p, backward);
   const WinogradTile tile = choose_winograd(how, g);

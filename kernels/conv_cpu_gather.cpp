@@ -16,9 +16,9 @@ using std::int64_t;
 
 // `vectors` vectors of output channels, some of them maybe beyond the last channel.
 struct Block {
-  float* y;            // at the block's first channel
-  int64_t y_channels;  // of y: its step from voxel to voxel
-  int64_t first;       // channel within the weights
+  Planes y;
+  int64_t y_channels, y_first;  // of y: its step from voxel to voxel; the block's first
+  int64_t first;                // channel within the weights
   int channels, vectors;
   float beta;
   int64_t weights, bias;  // where its packed lines begin, floats
@@ -66,6 +66,7 @@ class GatherRun {
   Ahead look_ahead(const Slab& slab, int64_t r, const Block& block, const AxisPhase& phase, int64_t begin, int64_t end,
                    const Lists& lists) const;
   void row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Lists& lists) const;
+  const float* in_row(int64_t n, int64_t row, std::size_t input) const;
   float* out(const Slab& slab, int64_t row, const AxisPhase& phase, const Block& block, int64_t j) const;
   int64_t width(const Block& block) const { return block.vectors * kernels_.lanes; }
 
@@ -107,10 +108,10 @@ void GatherRun::plan_blocks() {
   for (const GatherOutput& output : g_.outputs)
     for (int64_t done = 0; done < output.channels;) {
       const int64_t left = ceil_div(output.channels - done, kernels_.lanes);
-      Block block{};
+      Block block{.y = output.data};
       block.vectors = static_cast<int>(left == 3 ? 3 : std::min<int64_t>(left, 2));
       block.channels = static_cast<int>(std::min<int64_t>(output.channels - done, width(block)));
-      block.y = output.data + done, block.y_channels = output.channels, block.first = output.first + done, block.beta = output.beta;
+      block.y_channels = output.channels, block.y_first = done, block.first = output.first + done, block.beta = output.beta;
       block.bias = packed_floats_;
       block.weights = block.bias + width(block);
       packed_floats_ = block.weights + lines_ * width(block);
@@ -157,7 +158,7 @@ void GatherRun::find_in_rows(const Slab& slab, Lists& lists) const {
     const int64_t z = (slab.row + r) / h_.out, y = (slab.row + r) % h_.out;
     for (const AxisTap& td : d_.phases[static_cast<std::size_t>(z % d_.step)].taps) {
       const int64_t in_z = td.at + z / d_.step * d_.in_step;
-      if (in_z < 0 || in_z >= d_.in) continue;
+      if (in_z < 0 || in_z >= d_.in || !g_.inputs[0].data.at(slab.n * d_.in + in_z, h_.in * w_.in)) continue;
       for (const AxisTap& th : h_.phases[static_cast<std::size_t>(y % h_.step)].taps) {
         const int64_t in_y = th.at + y / h_.step * h_.in_step;
         if (in_y < 0 || in_y >= h_.in) continue;
@@ -175,13 +176,14 @@ void GatherRun::find_segments(int64_t n, const int64_t* in_rows, const AxisPhase
   for (int64_t r = 0; r < kernel_rows_; ++r) {
     if (in_rows[r] < 0) continue;
     for (std::size_t q = 0; q < g_.inputs.size(); ++q) {
-      const int64_t channels = g_.inputs[q].channels, voxel = (n * d_.in * h_.in + in_rows[r]) * w_.in;
+      const int64_t channels = g_.inputs[q].channels;
+      const auto row = reinterpret_cast<std::intptr_t>(in_row(n, in_rows[r], q));
       for (std::size_t t = tap; t < tap + taps;) {
         const AxisTap& first = phase.taps[t];
         std::size_t run = 1;
         while (t + run < tap + taps && phase.taps[t + run].at == first.at + static_cast<int64_t>(run)) ++run;
         lists.segments.push_back(
-            {reinterpret_cast<std::intptr_t>(g_.inputs[q].data) + (voxel + first.at) * channels * static_cast<int64_t>(sizeof(float)),
+            {row + first.at * channels * static_cast<int64_t>(sizeof(float)),
              first_line_[q] + (r * g_.weights.kernel[2] + tap_position_[static_cast<std::size_t>(first.k)]) * channels,
              static_cast<int64_t>(run) * channels, w_.in_step * channels});
         t += run;
@@ -207,8 +209,16 @@ void GatherRun::border_tile(int64_t n, const int64_t* in_rows, const AxisPhase& 
   }
 }
 
+// Input row `row` of sample n's D H rows.
+const float* GatherRun::in_row(int64_t n, int64_t row, std::size_t input) const {
+  const int64_t c = g_.inputs[input].channels;
+  return g_.inputs[input].data.at(n * d_.in + row / h_.in, h_.in * w_.in * c) + row % h_.in * w_.in * c;
+}
+
 float* GatherRun::out(const Slab& slab, int64_t row, const AxisPhase& phase, const Block& block, int64_t j) const {
-  return block.y + ((slab.n * d_.out * h_.out + slab.row + row) * w_.out + phase.first + j * w_.step) * block.y_channels;
+  const int64_t z = (slab.row + row) / h_.out, y = (slab.row + row) % h_.out, c = block.y_channels;
+  const float* plane = block.y.at(slab.n * d_.out + z, h_.out * w_.out * c);
+  return const_cast<float*>(plane) + (y * w_.out + phase.first + j * w_.step) * c + block.y_first;
 }
 
 // While positions [begin, end) of a row are computed: what the same positions of the next row bring anew, where there is time for it.
@@ -219,8 +229,8 @@ Ahead GatherRun::look_ahead(const Slab& slab, int64_t r, const Block& block, con
   const int64_t bytes = static_cast<int64_t>(sizeof(float)), in_row = lists.newest[static_cast<std::size_t>(r + 1)];
   if (&block == &blocks_[0] && in_row >= 0 && in_row != lists.newest[static_cast<std::size_t>(r)]) {
     const GatherInput& input = g_.inputs[0];
-    const int64_t voxel = (slab.n * d_.in * h_.in + in_row) * w_.in + begin * w_.in_step;
-    const std::intptr_t first = reinterpret_cast<std::intptr_t>(input.data) + voxel * input.channels * bytes;
+    const std::intptr_t first =
+        reinterpret_cast<std::intptr_t>(this->in_row(slab.n, in_row, 0)) + begin * w_.in_step * input.channels * bytes;
     ahead.range[0] = {first, first + (end - begin) * w_.in_step * input.channels * bytes};
   }
   const std::intptr_t first = reinterpret_cast<std::intptr_t>(out(slab, r + 1, phase, block, begin));
@@ -231,7 +241,12 @@ Ahead GatherRun::look_ahead(const Slab& slab, int64_t r, const Block& block, con
 // One phase of one block of channels of one output row, tile by tile.
 void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Lists& lists) const {
   alignas(64) float sums[kMaxTile];
-  const Span range{slab.columns.begin, std::min(slab.columns.end, phase.count)};
+  Span range{slab.columns.begin, std::min(slab.columns.end, phase.count)};
+  if (g_.wanted) {
+    const RowSpan wanted = g_.wanted[slab.n * h_.out + (slab.row + r) % h_.out];
+    range = {std::max(range.begin, wanted.begin), std::min(range.end, wanted.end)};
+    if (range.begin >= range.end) return;
+  }
   const int64_t width = this->width(block), y_step = w_.step * block.y_channels;
   const int64_t length = range.end - range.begin, tiles = ceil_div(length, kernels_.max_voxels[block.vectors]);
   const bool straight = block.channels == width && block.beta == 0.0f && g_.activation.kind == ActivationKind::identity;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/conv_cpu.h"
+#include "kernels/conv_planes.h"
 
 namespace vg::cpu {
 
@@ -21,13 +22,30 @@ struct Axis {
   std::vector<AxisPhase> phases;
 };
 
+inline Axis forward_axis(std::int64_t out, std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t dilation, std::int64_t pad) {
+  Axis axis{1, stride, out, in, {AxisPhase{0, out, {}}}};
+  for (std::int64_t k = 0; k < kernel; ++k) axis.phases[0].taps.push_back({k, k * dilation - pad});
+  return axis;
+}
+
+// The planes (n, z) of a tensor, number n D + z: one behind the other, or wherever a table says (null: zeros, or nobody wants it).
+struct Planes {
+  Planes() = default;
+  Planes(const float* dense) : data(dense) {}  // NOLINT: the usual case
+  Planes(const float* const* planes) : table(planes) {}  // NOLINT
+  const float* data = nullptr;
+  const float* const* table = nullptr;
+  const float* at(std::int64_t plane, std::int64_t floats) const { return table ? table[plane] : data + plane * floats; }
+};
+
 // A tensor that holds channels [first, first + channels) of the weights' input or output channels.
 struct GatherInput {
-  const float* data;
+  Planes data;
   std::int64_t channels, first;
+  std::int64_t tap = 0;  // added to the number of every tap: inputs may be the planes that the taps of D read
 };
 struct GatherOutput {
-  float* data;
+  Planes data;  // written
   std::int64_t channels, first;
   float beta;
 };
@@ -46,6 +64,7 @@ struct Gather {
   Axis axis[3];
   GatherWeights weights;
   Activation activation;
+  const RowSpan* wanted = nullptr;  // of row n H + y, all z alike; null: all. Every row of a tile must be wanted alike (see conv_planes.h)
 };
 
 void run_gather(const Exec& ex, const Gather& gather);

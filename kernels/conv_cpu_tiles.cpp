@@ -12,9 +12,10 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 std::size_t index(int64_t i) { return static_cast<std::size_t>(i); }
 
 // The row (z, y) of a tensor, from position x on; null outside.
-const float* row_at(const float* data, int64_t n, int64_t z, int64_t y, int64_t x, const int64_t (&extents)[3], int64_t channels) {
+const float* row_at(Planes data, int64_t n, int64_t z, int64_t y, int64_t x, const int64_t (&extents)[3], int64_t channels) {
   if (z < 0 || z >= extents[0] || y < 0 || y >= extents[1]) return nullptr;
-  return data + (((n * extents[0] + z) * extents[1] + y) * extents[2] + x) * channels;
+  const float* plane = data.at(n * extents[0] + z, extents[1] * extents[2] * channels);
+  return plane ? plane + (y * extents[2] + x) * channels : nullptr;
 }
 
 Ahead::Range range(const float* row, int64_t x, int64_t count, int64_t extent, int64_t channels) {
@@ -68,28 +69,28 @@ TileGrid::Place TileGrid::place(int64_t row) const {
   return {row / ys / zs, axis[0].starts[index(row / ys % zs)], axis[1].starts[index(row % ys)]};
 }
 
-void TileGrid::input_rows(int64_t row, const float* data, int64_t channels, int64_t x, const float** rows) const {
+void TileGrid::input_rows(int64_t row, Planes data, int64_t channels, int64_t x, const float** rows) const {
   const AxisTiles &d = axis[0], &h = axis[1];
   const Place p = place(row);
   for (int64_t q = 0; q < q_points(); ++q)
     rows[q] = row_at(data, p.n, p.z + d.at + q / h.n * d.dilation, p.y + h.at + q % h.n * h.dilation, x, {d.in, h.in, axis[2].in}, channels);
 }
 
-void TileGrid::output_rows(int64_t row, const float* data, int64_t channels, int64_t x, const float** rows) const {
+void TileGrid::output_rows(int64_t row, Planes data, int64_t channels, int64_t x, const float** rows) const {
   const AxisTiles &d = axis[0], &h = axis[1];
   const Place p = place(row);
   for (int64_t j = 0; j < d.m * h.m; ++j)
     rows[j] = row_at(data, p.n, p.z + j / h.m * d.dilation, p.y + j % h.m * h.dilation, x, {d.out, h.out, axis[2].out}, channels);
 }
 
-Ahead::Range TileGrid::fetch_input(const Piece& piece, int64_t q, const float* data, int64_t channels) const {
+Ahead::Range TileGrid::fetch_input(const Piece& piece, int64_t q, Planes data, int64_t channels) const {
   const AxisTiles &d = axis[0], &h = axis[1];
   const Place p = place(piece.row);
   const float* row = row_at(data, p.n, p.z + d.at + q / h.n * d.dilation, p.y + h.at + q % h.n * h.dilation, 0, {d.in, h.in, axis[2].in}, channels);
   return range(row, piece.group * axis[2].group() + axis[2].at, in_span(), axis[2].in, channels);
 }
 
-Ahead::Range TileGrid::fetch_output(const Piece& piece, int64_t j, const float* data, int64_t channels) const {
+Ahead::Range TileGrid::fetch_output(const Piece& piece, int64_t j, Planes data, int64_t channels) const {
   const AxisTiles &d = axis[0], &h = axis[1];
   if (j >= d.m * h.m) return {};
   const Place p = place(piece.row);

@@ -52,11 +52,11 @@ struct TileGrid {
   };
   Place place(std::int64_t row) const;
   // The input rows of a row of tiles from position x on, q by q, or null outside the image; and its output rows.
-  void input_rows(std::int64_t row, const float* data, std::int64_t channels, std::int64_t x, const float** rows) const;
-  void output_rows(std::int64_t row, const float* data, std::int64_t channels, std::int64_t x, const float** rows) const;
+  void input_rows(std::int64_t row, Planes data, std::int64_t channels, std::int64_t x, const float** rows) const;
+  void output_rows(std::int64_t row, Planes data, std::int64_t channels, std::int64_t x, const float** rows) const;
   // Positions [first, last) of a row of `data` (input or output rows as above) as addresses to fetch.
-  Ahead::Range fetch_input(const Piece& p, std::int64_t q, const float* data, std::int64_t channels) const;
-  Ahead::Range fetch_output(const Piece& p, std::int64_t q, const float* data, std::int64_t channels) const;
+  Ahead::Range fetch_input(const Piece& p, std::int64_t q, Planes data, std::int64_t channels) const;
+  Ahead::Range fetch_output(const Piece& p, std::int64_t q, Planes data, std::int64_t channels) const;
 };
 
 inline std::int64_t whole_lines(std::int64_t floats) { return (floats + 15) / 16 * 16; }

@@ -34,8 +34,8 @@ bool three_taps(const Axis& axis) {
 bool one_tap(const Axis& axis) { return axis.phases.size() == 1 && axis.in_step == 1 && axis.phases[0].taps.size() == 1; }
 
 struct Block {  // of output channels: `vectors` vectors, some maybe beyond the last
-  float* y;
-  int64_t y_channels, first, column;  // of y; within the weights; within r
+  Planes y;
+  int64_t y_channels, y_first, first, column;  // of y; within y, the weights, r
   int channels, vectors;
   float beta;
   int64_t weights;  // where its lines begin in u
@@ -54,6 +54,7 @@ class WinogradRun {
  private:
   void plan_channels();
   void plan_pieces();
+  void list_pieces();
   void plan_room();
   void pack();
   void pack_lines(const Block& block, std::size_t input, int64_t first, int64_t last) const;
@@ -61,7 +62,6 @@ class WinogradRun {
   void columns(const Starts& at, int64_t q, const Room& room, Ahead& ahead) const;
   void out_rows(const Piece& p, int64_t row, int64_t begin, int64_t end, const Room& room) const;
   int64_t width(const Block& block) const { return block.vectors * tiles_.lanes; }
-  int64_t rows_in_all() const { return grid_.rows(); }
 
   const Gather& g_;
   const WinogradTile tile_;
@@ -73,7 +73,8 @@ class WinogradRun {
   std::vector<int64_t> column_;         // where an input's channels begin in t and v
   int64_t lines_ = 0;                   // input channels of all inputs
   int64_t in_width_ = 0, out_width_ = 0;  // of t and r, floats per voxel
-  int64_t pieces_ = 0, t_span_ = 0, r_span_ = 0;  // spans: voxels of a row of t, of r
+  std::vector<Piece> pieces_;
+  int64_t t_span_ = 0, r_span_ = 0;               // voxels of a row of t, of r
   int64_t t_q_ = 0, r_q_ = 0, chunk_ = 0;         // floats between points; tiles in one step of `columns`
   bool together_ = false;               // all threads on one block
   float *u_ = nullptr, *bias_ = nullptr, *zeros_ = nullptr;
@@ -108,10 +109,10 @@ void WinogradRun::plan_channels() {
   for (const GatherOutput& output : g_.outputs)
     for (int64_t done = 0; done < output.channels;) {
       const int64_t left = ceil_div(output.channels - done, tiles_.lanes);
-      Block block{};
+      Block block{.y = output.data};
       block.vectors = static_cast<int>(left == 3 ? 3 : std::min<int64_t>(left, 2));
       block.channels = static_cast<int>(std::min<int64_t>(output.channels - done, width(block)));
-      block.y = output.data + done, block.y_channels = output.channels, block.first = output.first + done, block.beta = output.beta;
+      block.y_channels = output.channels, block.y_first = done, block.first = output.first + done, block.beta = output.beta;
       block.column = out_width_, block.weights = u_floats_;
       out_width_ += width(block), u_floats_ += lines_ * width(block) * qs_ * ps_;
       blocks_.push_back(block);
@@ -123,7 +124,7 @@ void WinogradRun::plan_pieces() {
   const AxisTiles& w = grid_.axis[2];
   const int64_t rows = grid_.rows(), row_bytes = 4 * qs_ * w.group() * grid_.groups() * (in_width_ + out_width_);
   const int64_t alone = ceil_div(rows * grid_.row_tiles(), kPieceTiles);  // pieces, if every thread has its own
-  together_ = threads() > 1 && (u_floats_ * 4 > kSecondLevel || alone < 4 * threads());
+  together_ = threads() > 1 && !g_.wanted && (u_floats_ * 4 > kSecondLevel || alone < 4 * threads());
   grid_.piece_groups = grid_.groups();
   if (together_) {
     grid_.piece_rows = std::clamp<int64_t>(kTogetherBytes / row_bytes, 1, rows);
@@ -133,10 +134,27 @@ void WinogradRun::plan_pieces() {
     grid_.piece_groups = std::clamp<int64_t>(ceil_div(kPieceTiles, w.dilation), 1, grid_.groups());
   }
   grid_.balance(rows);
-  pieces_ = grid_.pieces(rows);
+  list_pieces();
   r_span_ = grid_.out_span(), t_span_ = grid_.in_span();
   t_q_ = odd_lines(grid_.piece_rows * t_span_ * in_width_), r_q_ = odd_lines(grid_.piece_rows * r_span_ * out_width_);
   chunk_ = std::min(grid_.piece_rows * grid_.piece_groups * w.dilation, kChunkTiles);
+}
+
+// Where only parts of rows are wanted, every row has pieces of its own.
+void WinogradRun::list_pieces() {
+  const int64_t rows = grid_.rows(), group = grid_.axis[2].group();
+  if (!g_.wanted) {
+    for (int64_t i = 0; i < grid_.pieces(rows); ++i) pieces_.push_back(grid_.piece(i, rows));
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const TileGrid::Place p = grid_.place(row);
+    const RowSpan& wanted = g_.wanted[p.n * grid_.axis[1].out + p.y];
+    const int64_t first = wanted.begin / group, groups = wanted.empty() ? 0 : ceil_div(wanted.end, group) - first;
+    const int64_t parts = ceil_div(groups, grid_.piece_groups);
+    for (int64_t i = 0; i < parts; ++i)
+      pieces_.push_back({row, 1, first + groups * i / parts, groups * (i + 1) / parts - groups * i / parts});
+  }
 }
 
 // u: per block of output channels [q][p][input channel][width].
@@ -162,7 +180,7 @@ void WinogradRun::pack_lines(const Block& block, std::size_t input, int64_t firs
   int64_t line = first;
   for (std::size_t i = 0; i < input; ++i) line += g_.inputs[i].channels;
   for (int64_t c = first; c < last; ++c, ++line) {
-    const float* from = w.data + block.first * w.out_step + (g_.inputs[input].first + c) * w.in_step;
+    const float* from = w.data + block.first * w.out_step + (g_.inputs[input].first + c) * w.in_step + g_.inputs[input].tap;
     float* to = taps;
     for (const AxisTap& z : g_.axis[0].phases[0].taps)
       for (const AxisTap& y : g_.axis[1].phases[0].taps)
@@ -205,7 +223,7 @@ void WinogradRun::columns(const Starts& at, int64_t q, const Room& room, Ahead& 
                                                    in_width_);
   static constexpr float kZeros[kMaxVectors * 16] = {};
   for (int64_t point = 0; point < ps_; ++point) {
-    Segment segments[2];
+    Segment segments[3];
     int64_t line = (q * ps_ + point) * lines_;
     for (std::size_t i = 0; i < g_.inputs.size(); ++i) {
       segments[i] = {reinterpret_cast<std::intptr_t>(room.v + point * v_p + column_[i]), line, g_.inputs[i].channels, in_width_};
@@ -238,7 +256,7 @@ void WinogradRun::out_rows(const Piece& p, int64_t row, int64_t begin, int64_t e
       const int64_t count = std::min(kFinish, end - x);
       float *rows[16], *y[16];
       for (int64_t i = 0; i < outputs; ++i) {
-        y[i] = first[i] ? const_cast<float*>(first[i]) + x * block.y_channels : nullptr;
+        y[i] = first[i] ? const_cast<float*>(first[i]) + x * block.y_channels + block.y_first : nullptr;
         rows[i] = !straight ? room.finish + i * kFinish * width : y[i] ? y[i] : room.finish;
       }
       kernel(room.r + (row * r_span_ + x) * out_width_ + block.column, r_q_, out_width_, count, bias_ + block.column, width, rows,
@@ -277,13 +295,15 @@ void WinogradRun::run(const Exec& ex) {
     return room;
   };
   if (!together_) {
-    parallel_for_worker(pieces_, 1, [&](int worker, int64_t first, int64_t last) {
+    const auto pieces = static_cast<int64_t>(pieces_.size());
+    parallel_for_worker(pieces, 1, [&](int worker, int64_t first, int64_t last) {
       const Room room = room_of(worker);
       for (int64_t i = first; i < last; ++i) {
-        const Piece p = grid_.piece(i, rows_in_all());
+        const Piece& p = pieces_[static_cast<std::size_t>(i)];
         const int64_t tiles = p.rows * grid_.tiles(p);
-        for (int64_t row = 0; row < p.rows; ++row) in_rows(p, row, 0, t_span_, room.t);
-        const Piece next = grid_.piece(std::min(i + 1, pieces_ - 1), rows_in_all());
+        const int64_t r_span = p.groups * grid_.axis[2].group(), t_span = r_span + t_span_ - r_span_;
+        for (int64_t row = 0; row < p.rows; ++row) in_rows(p, row, 0, t_span, room.t);
+        const Piece& next = pieces_[static_cast<std::size_t>(std::min(i + 1, pieces - 1))];
         for (int64_t begin = 0; begin < tiles; begin += chunk_) {
           const Starts at = grid_.starts(p, begin, std::min(tiles, begin + chunk_), in_width_, out_width_);
           for (int64_t q = 0; q < qs_; ++q) {
@@ -292,14 +312,13 @@ void WinogradRun::run(const Exec& ex) {
             columns(at, q, room, ahead);
           }
         }
-        for (int64_t row = 0; row < p.rows; ++row) out_rows(p, row, 0, r_span_, room);
+        for (int64_t row = 0; row < p.rows; ++row) out_rows(p, row, 0, r_span, room);
       }
     });
     return;
   }
   constexpr int64_t kSpan = 16;  // voxels of a row in one piece of work
-  for (int64_t i = 0; i < pieces_; ++i) {
-    const Piece p = grid_.piece(i, rows_in_all());
+  for (const Piece& p : pieces_) {
     const int64_t tiles = p.rows * grid_.tiles(p), chunks = ceil_div(tiles, chunk_), t_spans = ceil_div(t_span_, kSpan), r_spans = ceil_div(r_span_, kSpan);
     parallel_for(p.rows * t_spans, 1, [&](int64_t first, int64_t last) {
       for (int64_t k = first; k < last; ++k) {
@@ -353,6 +372,8 @@ constexpr double kSmall = 3e5;  // cycles: not worth a thought
 constexpr double kGain = 0.9;   // of the direct sum's cost
 
 }  // namespace
+
+double conv_cycles(const Gather& g, const WinogradTile& tile) { return tile.used() ? Cost(g).winograd(g, tile) : Cost(g).direct(); }
 
 WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const Gather& g) {
   using Allow = ConvAlgorithm::Allow;

@@ -20,6 +20,8 @@ struct WinogradTile {
 
 // The tile by which `gather` is fastest by a cost model within what is allowed; unused where the plain sum is.
 WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const Gather& gather);
+// The model: cycles of one core for one sample, by `tile` or (unused) by the plain sum.
+double conv_cycles(const Gather& gather, const WinogradTile& tile);
 
 // The same for the weight gradient: dw of one or two inputs from dy.
 struct WinogradWeights {

@@ -17,15 +17,15 @@ namespace fs = std::filesystem;
 struct Arguments {
   std::string input, output, model, device = "auto", volumes, confidence, qc, report, max_memory;
   int threads = 0;
-  bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false;
+  bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false, head_only = false;
 };
 
-// "4G", "512M", "1.5G", "1073741824"; 0: not a size.
+// "4G", "512M", "1.5G" (powers of 1000), "1073741824"; 0: not a size.
 std::uint64_t bytes_of(const std::string& text) {
   char* end = nullptr;
   const double number = std::strtod(text.c_str(), &end);
   const std::string unit = end;
-  const double factor = unit == "G" || unit == "g" ? 1073741824.0 : unit == "M" || unit == "m" ? 1048576.0 : unit.empty() ? 1.0 : 0.0;
+  const double factor = unit == "G" || unit == "g" ? 1e9 : unit == "M" || unit == "m" ? 1e6 : unit.empty() ? 1.0 : 0.0;
   return number > 0.0 && number * factor < 1e18 ? static_cast<std::uint64_t>(number * factor) : 0;
 }
 
@@ -53,7 +53,7 @@ CaseReport run_case(Context& ctx, Segmenter& segmenter, const Case& c, const Arg
   CaseReport r{.name = c.name, .input = c.input, .output = c.output, .error = {}, .volumes = {}, .warnings = {}};
   const double start = os::wall_seconds();
   const Volume scan = read_volume(c.input);
-  const Segmentation s = segment(ctx, segmenter, scan, {.conformed = a.conformed, .confidence = !a.confidence.empty(), .max_bytes = bytes_of(a.max_memory), .progress = progress});
+  const Segmentation s = segment(ctx, segmenter, scan, {.conformed = a.conformed, .confidence = !a.confidence.empty(), .max_bytes = bytes_of(a.max_memory), .head_only = a.head_only, .progress = progress});
   const Lut lut = segmenter.lut();
   write_labels(s, c.output, lut);
   if (!a.confidence.empty()) {
@@ -83,20 +83,20 @@ int seginfer(Arguments a) {
     std::printf("largest difference of the golden logits on %s: %.3g\n", to_string(device).c_str(), static_cast<double>(error));
     return error <= 1e-3f ? 0 : 1;
   }
+  Context ctx(device);
+  if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
   const std::vector<Case> cases = find_cases(a.input, a.output);
   if (a.dry_run || a.plan) {
     for (const Case& c : cases) {
       const Shape shape = network_input(segmenter, read_volume(c.input));
-      if (a.plan) std::printf("%s", to_table(segmenter.net.graph, plan(segmenter.net.graph, shape)).c_str());
       PredictOptions p = predict_options(segmenter.recipe);
-      p.confidence = !a.confidence.empty();
+      p.confidence = !a.confidence.empty(), p.max_bytes = bytes_of(a.max_memory);
+      if (a.plan) std::printf("%s", predict_table(segmenter.net.graph, shape, p, ctx.convolution).c_str());
       std::printf("%s -> %s: network input %s, %.2f GiB at the peak\n", c.input.c_str(), c.output.c_str(), to_string(shape).c_str(),
-                  static_cast<double>(predict_bytes(segmenter.net.graph, shape, p)) / 1073741824.0);
+                  static_cast<double>(predict_bytes(segmenter.net.graph, shape, p, ctx.convolution)) / 1073741824.0);
     }
     return 0;
   }
-  Context ctx(device);
-  if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
   ProgressBar bar(a.quiet);
   std::vector<CaseReport> reports;
   int failed = 0;
@@ -137,7 +137,8 @@ int main(int argc, char** argv) {
   app.add_option("--conf", a.confidence, "confidence map (several scans: a folder)");
   app.add_option("--qc", a.qc, "picture for quality control, PNG (several scans: a folder). It can show a face");
   app.add_option("--report", a.report, "the run as JSON");
-  app.add_option("--max-mem", a.max_memory, "refuse what needs more, e.g. 4G");
+  app.add_option("--max-mem", a.max_memory, "memory to stay within, e.g. 4G: slower plans are taken, what fits by none is refused");
+  app.add_flag("--head-only", a.head_only, "labels only where the scan differs from its background; saves most of the work where the background is one value");
   app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
   app.add_flag("--conformed", a.conformed, "results on the network's grid instead of the scan's");
   app.add_flag("--dry-run", a.dry_run, "say what would be done, and its memory");

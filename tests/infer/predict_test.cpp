@@ -317,6 +317,8 @@ TEST(Predict, ProgressRisesToOneAndMayStop) {
 TEST(Predict, MemoryIsAsForetold) {
   UnetConfig c;
   c.spatial_dims = 3, c.features = {8, 16, 32}, c.classes = 12;
+  MeshnetConfig chain;
+  chain.channels = 12, chain.classes = 5, chain.dilations = {1, 2, 4, 2};
   UnetConfig flat = c;
   flat.spatial_dims = 2;
   struct Run {
@@ -325,7 +327,7 @@ TEST(Predict, MemoryIsAsForetold) {
     Extents window;
   };
   for (const Run& r : {Run{unet(c), {1, 44, 50, 46, 1}, {0, 0, 0}}, Run{unet(c), {1, 44, 50, 46, 1}, {16, 32, 32}},
-                       Run{unet(flat), {7, 1, 500, 430, 1}, {0, 0, 0}}})
+                       Run{unet(flat), {7, 1, 500, 430, 1}, {0, 0, 0}}, Run{meshnet(chain), {2, 60, 50, 70, 1}, {0, 0, 0}}})
     for (const bool confidence : {false, true}) {
       PredictOptions o = windows(r.window, 0.5, true);
       o.confidence = confidence;

@@ -1,0 +1,321 @@
+// Which layers a chain has, what of them must be computed, by which tiles, in which order, and what that holds at its peak.
+#include <algorithm>
+#include <limits>
+
+#include "infer/planes.h"
+#include "layers/attributes.h"
+
+namespace vg {
+namespace {
+
+using cpu::PlaneLayer;
+using cpu::PlaneTile;
+using cpu::RowSpan;
+
+constexpr double kPageSeconds = 0.5e-9;  // of memory that was not touched before, a byte
+constexpr std::int64_t kAny = 1 << 20;   // no limit on a dilation
+
+RowSpan hull(RowSpan a, RowSpan b) { return a.empty() ? b : b.empty() ? a : RowSpan{std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
+RowSpan common(RowSpan a, RowSpan b) {
+  const RowSpan r{std::max(a.begin, b.begin), std::min(a.end, b.end)};
+  return r.empty() ? RowSpan{} : r;
+}
+
+// What a layer of these taps reaches from a region (the same forward as backward: taps are symmetric).
+Region reached(const Region& from, const PlaneLayer& l) {
+  if (l.kernel == 1) return from;
+  Region lines = from, to = from;
+  const std::int64_t H = from.height, D = from.depth, W = l.extent[2];
+  for (std::int64_t z = 0; z < D; ++z)
+    for (std::int64_t y = 0; y < H; ++y) {
+      RowSpan r;
+      for (const std::int64_t v : {y - l.dilation[1], y, y + l.dilation[1]})
+        if (v >= 0 && v < H) r = hull(r, from.plane(z)[v]);
+      if (!r.empty()) r = {std::max<std::int64_t>(0, r.begin - l.dilation[2]), std::min(W, r.end + l.dilation[2])};
+      lines.plane(z)[y] = r;
+    }
+  for (std::int64_t z = 0; z < D; ++z)
+    for (std::int64_t y = 0; y < H; ++y) {
+      RowSpan r;
+      for (const std::int64_t v : {z - l.dilation[0], z, z + l.dilation[0]})
+        if (v >= 0 && v < D) r = hull(r, lines.plane(v)[y]);
+      to.plane(z)[y] = r;
+    }
+  return to;
+}
+
+Region both(Region a, const Region& b) {
+  for (std::size_t i = 0; i < a.rows.size(); ++i) a.rows[i] = common(a.rows[i], b.rows[i]);
+  return a;
+}
+
+// What is computed of a layer so that `wanted` is, and what of its input that reads.
+struct Needs {
+  Region computed, read;
+};
+Needs needs_of(const PlaneLayer& l, PlaneTile tile, const Region& wanted) {
+  Needs n{wanted, {wanted.depth, wanted.height, std::vector<RowSpan>(wanted.rows.size())}};
+  const std::int64_t D = l.extent[0], H = l.extent[1], W = l.extent[2], d = l.dilation[0], reach = l.kernel / 2;
+  std::vector<RowSpan> rows(static_cast<std::size_t>(H)), window(rows.size());
+  for (const std::int64_t start : group_starts(l, tile, true)) {
+    for (std::int64_t y = 0; y < H; ++y) {
+      rows[static_cast<std::size_t>(y)] = {};
+      for (std::int64_t j = 0; j < tile.d && start + j * d < D; ++j)
+        rows[static_cast<std::size_t>(y)] = hull(rows[static_cast<std::size_t>(y)], wanted.plane(start + j * d)[y]);
+    }
+    cpu::widen(l, tile, rows.data());
+    for (std::int64_t j = 0; j < tile.d && start + j * d < D; ++j) std::copy(rows.begin(), rows.end(), n.computed.plane(start + j * d));
+    for (std::int64_t y = 0; y < H; ++y) {
+      RowSpan r;
+      for (std::int64_t k = -reach; k <= reach; ++k)
+        if (const std::int64_t v = y + k * l.dilation[1]; v >= 0 && v < H) r = hull(r, rows[static_cast<std::size_t>(v)]);
+      if (!r.empty()) r = {std::max<std::int64_t>(0, r.begin - reach * l.dilation[2]), std::min(W, r.end + reach * l.dilation[2])};
+      window[static_cast<std::size_t>(y)] = r;
+    }
+    for (std::int64_t k = -reach; k < tile.d + reach; ++k) {
+      const std::int64_t z = start + k * d;
+      if (z < 0 || z >= D) continue;
+      for (std::int64_t y = 0; y < H; ++y) n.read.plane(z)[y] = hull(n.read.plane(z)[y], window[static_cast<std::size_t>(y)]);
+    }
+  }
+  return n;
+}
+
+std::vector<PlaneTile> tiles_for(const PlaneLayer& l, const ConvAlgorithm& algorithm) {
+  using Allow = ConvAlgorithm::Allow;
+  if (l.kernel == 1 || algorithm.allow == Allow::direct) return {{}};
+  if (algorithm.allow == Allow::exact) return {{}, {2, 2}, {1, 2}};
+  return {{}, {4, 4}, {2, 4}, {2, 2}, {1, 4}, {1, 2}};
+}
+
+// Cuts the work into steps and counts planes.
+void schedule(PlanePlan& p) {
+  const std::size_t layers = p.layers.size();
+  const std::int64_t D = p.layers[0].shape.extent[0];
+  std::vector<std::vector<std::int64_t>> starts;
+  for (std::size_t l = 0; l < layers; ++l) starts.push_back(group_starts(p.layers[l].shape, p.tiles[l], p.streaming));
+  const auto window = [&](std::size_t l, std::int64_t start, auto&& visit) {
+    const PlaneLayer& s = p.layers[l].shape;
+    for (std::int64_t k = -(s.kernel / 2); k < p.tiles[l].d + s.kernel / 2; ++k)
+      if (const std::int64_t z = start + k * s.dilation[0]; z >= 0 && z < D) visit(static_cast<std::size_t>(z));
+  };
+  std::vector<std::vector<bool>> made(layers, std::vector<bool>(static_cast<std::size_t>(D)));
+  std::vector<std::vector<int>> readers(layers, std::vector<int>(static_cast<std::size_t>(D)));
+  for (std::size_t l = 1; l < layers; ++l)
+    for (const std::int64_t start : starts[l]) window(l, start, [&](std::size_t z) { ++readers[l - 1][z]; });
+  std::vector<std::size_t> next(layers);
+  std::uint64_t live = 0, peak = 0, scratch = 0;
+  const auto ready = [&](std::size_t l) {
+    bool all = next[l] < starts[l].size();
+    if (all && l > 0) window(l, starts[l][next[l]], [&](std::size_t z) { all = all && made[l - 1][z]; });
+    return all;
+  };
+  p.steps.clear();
+  for (;;) {
+    std::size_t l = layers;
+    while (l > 0 && !ready(l - 1)) --l;
+    if (l-- == 0) break;
+    const PlaneLayer& s = p.layers[l].shape;
+    const std::int64_t start = starts[l][next[l]++];
+    const auto bytes = [&](std::int64_t channels) { return block_bytes(static_cast<std::size_t>(s.extent[1] * s.extent[2] * channels) * 4); };
+    std::uint64_t made_now = 0;
+    for (std::int64_t j = 0; j < p.tiles[l].d && start + j * s.dilation[0] < D; ++j)
+      made[l][static_cast<std::size_t>(start + j * s.dilation[0])] = true, ++made_now;
+    live += made_now * bytes(s.out_channels);
+    peak = std::max(peak, live);
+    if (l + 1 == layers) live -= made_now * bytes(s.out_channels);
+    if (l > 0) window(l, start, [&](std::size_t z) { live -= --readers[l - 1][z] == 0 ? bytes(s.in_channels) : 0; });
+    p.steps.push_back({static_cast<int>(l), start});
+  }
+  for (std::size_t l = 0; l < layers; ++l) scratch = std::max<std::uint64_t>(scratch, cpu::conv_planes_scratch(p.layers[l].shape, p.tiles[l], 1));
+  p.bytes = peak + block_bytes(scratch);
+}
+
+std::uint64_t background_voxels(const std::vector<ChainLayer>& chain, const std::vector<PlaneTile>& tiles, std::size_t layers) {
+  std::uint64_t voxels = 1;
+  for (int a = 0; a < 3; ++a) voxels *= static_cast<std::uint64_t>(background_extent(chain, tiles, layers, a));
+  return voxels;
+}
+
+// Every layer's share of it, and two layers whole while it is made.
+std::uint64_t background_bytes(const std::vector<ChainLayer>& chain, const std::vector<PlaneTile>& tiles) {
+  std::uint64_t bytes = 0, most = 0;
+  for (std::size_t l = 0; l < chain.size(); ++l) {
+    const auto channels = static_cast<std::uint64_t>(chain[l].shape.out_channels);
+    bytes += block_bytes(background_voxels(chain, tiles, l + 1) * channels * 4);
+    most = std::max(most, block_bytes(background_voxels(chain, tiles, chain.size()) * channels * 4));
+  }
+  return bytes + 2 * most;
+}
+
+double background_share(const std::vector<ChainLayer>& chain, const std::vector<PlaneTile>& tiles) {
+  const std::int64_t* e = chain[0].shape.extent;
+  return static_cast<double>(background_voxels(chain, tiles, chain.size())) / static_cast<double>(e[0] * e[1] * e[2]);
+}
+
+struct Choice {
+  std::vector<PlaneTile> tiles;
+  std::vector<Region> computed, read;
+  double seconds = 0;
+};
+
+// The fastest tile of every layer, among those that `allowed(layer, tile)`.
+template <class Allowed>
+Choice choose(const std::vector<ChainLayer>& chain, const ConvAlgorithm& algorithm, const std::vector<Region>* wanted, const Allowed& allowed) {
+  Choice c;
+  for (std::size_t l = 0; l < chain.size(); ++l) {
+    const PlaneLayer& s = chain[l].shape;
+    double least = std::numeric_limits<double>::infinity();
+    PlaneTile best;
+    Needs needs;
+    for (const PlaneTile tile : tiles_for(s, algorithm)) {
+      if (!allowed(s, tile)) continue;
+      Needs n;
+      double seconds = cpu::plane_seconds(s, tile);
+      if (wanted) n = needs_of(s, tile, (*wanted)[l]), seconds *= n.computed.share(s.extent[2]);
+      if (seconds < least) least = seconds, best = tile, needs = std::move(n);
+    }
+    c.seconds += least;
+    c.tiles.push_back(best);
+    if (!wanted) continue;
+    c.computed.push_back(std::move(needs.computed));
+    if (l > 0) c.read.push_back(std::move(needs.read));
+  }
+  return c;
+}
+
+// What must be right of every layer's output: what the labels need of it, where the data reach it.
+std::vector<Region> wanted_of(const std::vector<ChainLayer>& chain, const Region& data, const Region& labels) {
+  std::vector<Region> active, wanted(chain.size());
+  for (const ChainLayer& l : chain) active.push_back(reached(active.empty() ? data : active.back(), l.shape));
+  wanted.back() = both(labels, active.back());
+  for (std::size_t l = chain.size() - 1; l > 0; --l) wanted[l - 1] = both(reached(wanted[l], chain[l].shape), active[l - 1]);
+  return wanted;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> group_starts(const PlaneLayer& l, PlaneTile tile, bool streaming) {
+  std::vector<std::int64_t> starts;
+  const std::int64_t d = l.dilation[0], step = tile.d * d;
+  if (streaming) {
+    for (std::int64_t g = 0; g < l.extent[0]; g += step)
+      for (std::int64_t r = g; r < std::min(g + d, l.extent[0]); ++r) starts.push_back(r);
+  } else {
+    for (std::int64_t r = 0; r < d; ++r)
+      for (std::int64_t g = r; g < l.extent[0]; g += step) starts.push_back(g);
+  }
+  return starts;
+}
+
+std::int64_t background_extent(const std::vector<ChainLayer>& chain, const std::vector<PlaneTile>& tiles, std::size_t layers, int axis) {
+  const bool plain = std::all_of(tiles.begin(), tiles.end(), [](PlaneTile t) { return t == PlaneTile{}; });
+  if (plain && axis == 2) return chain[0].shape.extent[axis];
+  std::int64_t reach = 0;
+  for (std::size_t l = 0; l < layers; ++l) reach += chain[l].shape.kernel / 2 * chain[l].shape.dilation[axis];
+  return std::min(chain[0].shape.extent[axis], 2 * reach + 1);
+}
+
+double Region::share(std::int64_t width) const {
+  double sum = 0;
+  for (const RowSpan& r : rows) sum += static_cast<double>(r.end - r.begin);
+  return sum / static_cast<double>(depth * height * width);
+}
+
+Region everything(std::int64_t depth, std::int64_t height, std::int64_t width) {
+  return {depth, height, std::vector<RowSpan>(static_cast<std::size_t>(depth * height), RowSpan{0, width})};
+}
+
+Region data_of(const float* image, const Shape& s) {
+  Region r{s.d(), s.h(), std::vector<RowSpan>(static_cast<std::size_t>(s.d() * s.h()))};
+  const std::int64_t W = s.w(), C = s.c();
+  for (std::int64_t row = 0; row < s.d() * s.h(); ++row) {
+    const float* x = image + row * W * C;
+    std::int64_t first = 0, last = W * C;
+    while (first < last && x[first] == image[first % C]) ++first;
+    while (last > first && x[last - 1] == image[(last - 1) % C]) --last;
+    if (first < last) r.rows[static_cast<std::size_t>(row)] = {first / C, (last - 1) / C + 1};
+  }
+  return r;
+}
+
+std::optional<std::vector<ChainLayer>> plane_chain(const Graph& g, const Shape& image) {
+  if (g.spatial_dims != 3 || g.nodes.empty() || g.outputs.size() != 1 || g.outputs[0] != g.nodes.back().name) return {};
+  std::vector<ChainLayer> chain;
+  std::string before = "input";
+  std::int64_t channels = g.in_channels;
+  for (std::size_t i = 0; i < g.nodes.size(); ++i) {
+    const Node& n = g.nodes[i];
+    if (n.op != "conv" || n.inputs != std::vector<std::string>{before}) return {};
+    Attributes a(n);
+    std::int32_t kernel[3], stride[3], dilation[3], pad[3], pad_high[3];
+    a.axes("kernel", kernel, 3), a.axes("stride", stride, 1), a.axes("dilation", dilation, 1), a.axes("pad", pad, 0);
+    for (int axis = 0; axis < 3; ++axis) pad_high[axis] = pad[axis];
+    if (n.attributes.contains("pad_high")) a.axes("pad_high", pad_high, 0);
+    ChainLayer l{i, {}};
+    l.shape.kernel = kernel[0];
+    for (int axis = 0; axis < 3; ++axis) {
+      const std::int32_t reach = kernel[axis] / 2 * dilation[axis];
+      if (kernel[axis] != kernel[0] || (kernel[0] != 1 && kernel[0] != 3) || stride[axis] != 1 || pad[axis] != reach || pad_high[axis] != reach) return {};
+      l.shape.extent[axis] = image[1 + axis], l.shape.dilation[axis] = kernel[0] == 1 ? 1 : dilation[axis];
+    }
+    l.shape.activation = a.activation();
+    l.shape.in_channels = channels, channels = l.shape.out_channels = static_cast<std::int64_t>(a.number("channels", 0));
+    chain.push_back(l);
+    before = n.name;
+  }
+  return chain;
+}
+
+PlanePlan plan_planes(const std::vector<ChainLayer>& chain, const ConvAlgorithm& algorithm, std::uint64_t max_bytes, const Region* data, bool head_only) {
+  const std::int64_t *extent = chain[0].shape.extent, D = extent[0], H = extent[1], W = extent[2];
+  std::vector<Region> wanted;
+  Region labels;
+  if (data) {
+    labels = head_only ? *data : everything(D, H, W);
+    wanted = wanted_of(chain, *data, labels);
+  }
+  std::optional<PlanePlan> best;
+  const auto fits = [&](const PlanePlan& p) { return !max_bytes || p.bytes <= max_bytes; };
+  // A deep tile waits for many planes: limits on the dilation of layers with tiles of 4 and of 2 planes.
+  const auto consider = [&](std::int64_t most4, std::int64_t most2, bool skip) {
+    Choice c = choose(chain, algorithm, skip ? &wanted : nullptr, [&](const PlaneLayer& l, PlaneTile tile) {
+      return tile.d <= (l.dilation[0] <= most4 ? 4 : l.dilation[0] <= most2 ? 2 : 1);
+    });
+    if (skip) c.read.push_back(labels);
+    for (const bool streaming : {false, true}) {
+      PlanePlan p{.layers = chain, .tiles = c.tiles, .steps = {}, .streaming = streaming, .computed = c.computed, .read = c.read, .seconds = c.seconds};
+      schedule(p);
+      if (skip) p.bytes += background_bytes(chain, p.tiles), p.seconds += background_share(chain, p.tiles) * p.seconds;
+      p.seconds += kPageSeconds * static_cast<double>(p.bytes);
+      const bool better = !best || (fits(p) != fits(*best) ? fits(p) : fits(p) ? p.seconds < best->seconds : p.bytes < best->bytes);
+      if (better) best = std::move(p);
+    }
+  };
+  for (const bool skip : {false, true})
+    if (!skip || data) consider(kAny, kAny, skip);
+  if (fits(*best)) return std::move(*best);
+  for (const std::int64_t most4 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
+    for (const std::int64_t most2 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
+      for (const bool skip : {false, true})
+        if (most2 >= most4 && (!skip || data)) consider(most4, most2, skip);
+  return std::move(*best);
+}
+
+std::string to_table(const Graph& g, const PlanePlan& p) {
+  std::string text = fmt::format("{:<24} {:<14} {:>9} {:>10} {:>10} {:>9}\n", "layer", "arithmetic", "computed", "GMAC", "MiB/plane", "s, 1 core");
+  for (std::size_t l = 0; l < p.layers.size(); ++l) {
+    const PlaneLayer& s = p.layers[l].shape;
+    const double voxels = static_cast<double>(s.extent[0] * s.extent[1] * s.extent[2]);
+    const double share = p.computed.empty() ? 1.0 : p.computed[l].share(s.extent[2]);
+    const double macs = voxels * static_cast<double>(s.in_channels * s.out_channels * s.kernel * s.kernel * s.kernel);
+    const PlaneTile t = p.tiles[l];
+    const std::string how = !t.hw ? "plain sum" : t.d == 1 ? fmt::format("F({},{}) by 3", t.hw, t.hw) : fmt::format("F({},{},{})", t.d, t.hw, t.hw);
+    text += fmt::format("{:<24} {:<14} {:>7.1f} % {:>10.3f} {:>10.2f} {:>9.2f}\n", g.nodes[p.layers[l].node].name, how, 100 * share, macs / 1e9,
+                        static_cast<double>(s.extent[1] * s.extent[2] * s.out_channels) * 4 / 1048576.0, share * cpu::plane_seconds(s, t));
+  }
+  return text + fmt::format("{}; {:.0f} MiB beside the image, {:.1f} s of one core\n", p.streaming ? "streaming" : "layer by layer",
+                            static_cast<double>(p.bytes) / 1048576.0, p.seconds);
+}
+
+}  // namespace vg
