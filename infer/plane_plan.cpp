@@ -303,19 +303,25 @@ PlanePlan plan_planes(const std::vector<ChainLayer>& chain, const ConvAlgorithm&
 }
 
 std::string to_table(const Graph& g, const PlanePlan& p) {
-  std::string text = fmt::format("{:<24} {:<14} {:>9} {:>10} {:>10} {:>9}\n", "layer", "arithmetic", "computed", "GMAC", "MiB/plane", "s, 1 core");
+  std::string text = fmt::format("{:<24} {:<25} {:<13} {:>8} {:>11} {:>10} {:>10} {:>9}\n", "node", "operation", "arithmetic", "computed", "parameters", "GMAC",
+                                 "MiB/plane", "s, 1 core");
+  std::int64_t parameters = 0;
+  double work = 0;
   for (std::size_t l = 0; l < p.layers.size(); ++l) {
     const PlaneLayer& s = p.layers[l].shape;
-    const double voxels = static_cast<double>(s.extent[0] * s.extent[1] * s.extent[2]);
+    const Node& node = g.nodes[p.layers[l].node];
+    const std::int64_t taps = s.kernel * s.kernel * s.kernel, weights = s.out_channels * (s.in_channels * taps + (node.params.count("bias") ? 1 : 0));
     const double share = p.computed.empty() ? 1.0 : p.computed[l].share(s.extent[2]);
-    const double macs = voxels * static_cast<double>(s.in_channels * s.out_channels * s.kernel * s.kernel * s.kernel);
+    const double macs = static_cast<double>(s.extent[0] * s.extent[1] * s.extent[2]) * static_cast<double>(s.in_channels * s.out_channels * taps);
     const PlaneTile t = p.tiles[l];
-    const std::string how = !t.hw ? "plain sum" : t.d == 1 ? fmt::format("F({},{}) by 3", t.hw, t.hw) : fmt::format("F({},{},{})", t.d, t.hw, t.hw);
-    text += fmt::format("{:<24} {:<14} {:>7.1f} % {:>10.3f} {:>10.2f} {:>9.2f}\n", g.nodes[p.layers[l].node].name, how, 100 * share, macs / 1e9,
+    const std::string how = !t.hw ? "plain sum" : t.d == 1 ? fmt::format("F({0},{0}) by 3", t.hw) : fmt::format("F({0},{1},{1})", t.d, t.hw);
+    text += fmt::format("{:<24} {:<25} {:<13} {:>6.1f} % {:>11} {:>10.3f} {:>10.2f} {:>9.2f}\n", node.name,
+                        fmt::format("conv {0}x{0}x{0}, dilation {1}", s.kernel, s.dilation[0]), how, 100 * share, weights, macs / 1e9,
                         static_cast<double>(s.extent[1] * s.extent[2] * s.out_channels) * 4 / 1048576.0, share * cpu::plane_seconds(s, t));
+    parameters += weights, work += macs;
   }
-  return text + fmt::format("{}; {:.0f} MiB beside the image, {:.1f} s of one core\n", p.streaming ? "streaming" : "layer by layer",
-                            static_cast<double>(p.bytes) / 1048576.0, p.seconds);
+  return text + fmt::format("{} parameters, {:.2f} GMAC; planes {}: {:.0f} MiB beside the image, {:.1f} s of one core\n", parameters, work / 1e9,
+                            p.streaming ? "stream through all layers" : "layer by layer", static_cast<double>(p.bytes) / 1048576.0, p.seconds);
 }
 
 }  // namespace vg

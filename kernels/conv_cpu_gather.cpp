@@ -17,11 +17,11 @@ using std::int64_t;
 // `vectors` vectors of output channels, some of them maybe beyond the last channel.
 struct Block {
   Planes y;
-  int64_t y_channels, y_first;  // of y: its step from voxel to voxel; the block's first
-  int64_t first;                // channel within the weights
-  int channels, vectors;
-  float beta;
-  int64_t weights, bias;  // where its packed lines begin, floats
+  int64_t y_channels = 0, y_first = 0;  // of y: its step from voxel to voxel; the block's first
+  int64_t first = 0;                    // channel within the weights
+  int channels = 0, vectors = 0;
+  float beta = 0.0f;
+  int64_t weights = 0, bias = 0;  // where its packed lines begin, floats
 };
 
 // Positions [begin, end) of a row.
@@ -108,7 +108,8 @@ void GatherRun::plan_blocks() {
   for (const GatherOutput& output : g_.outputs)
     for (int64_t done = 0; done < output.channels;) {
       const int64_t left = ceil_div(output.channels - done, kernels_.lanes);
-      Block block{.y = output.data};
+      Block block;
+      block.y = output.data;
       block.vectors = static_cast<int>(left == 3 ? 3 : std::min<int64_t>(left, 2));
       block.channels = static_cast<int>(std::min<int64_t>(output.channels - done, width(block)));
       block.y_channels = output.channels, block.y_first = done, block.first = output.first + done, block.beta = output.beta;

@@ -35,10 +35,10 @@ bool one_tap(const Axis& axis) { return axis.phases.size() == 1 && axis.in_step 
 
 struct Block {  // of output channels: `vectors` vectors, some maybe beyond the last
   Planes y;
-  int64_t y_channels, y_first, first, column;  // of y; within y, the weights, r
-  int channels, vectors;
-  float beta;
-  int64_t weights;  // where its lines begin in u
+  int64_t y_channels = 0, y_first = 0, first = 0, column = 0;  // of y; within y, the weights, r
+  int channels = 0, vectors = 0;
+  float beta = 0.0f;
+  int64_t weights = 0;  // where its lines begin in u
 };
 
 struct Room {  // of one block
@@ -109,7 +109,8 @@ void WinogradRun::plan_channels() {
   for (const GatherOutput& output : g_.outputs)
     for (int64_t done = 0; done < output.channels;) {
       const int64_t left = ceil_div(output.channels - done, tiles_.lanes);
-      Block block{.y = output.data};
+      Block block;
+      block.y = output.data;
       block.vectors = static_cast<int>(left == 3 ? 3 : std::min<int64_t>(left, 2));
       block.channels = static_cast<int>(std::min<int64_t>(output.channels - done, width(block)));
       block.y_channels = output.channels, block.y_first = done, block.first = output.first + done, block.beta = output.beta;
