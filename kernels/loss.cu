@@ -206,7 +206,7 @@ __global__ __launch_bounds__(kThreads) void dice_slopes_kernel(float2* __restric
 
 // dlogit_c = scale (ce_weight / counted (p_c - t_c) + p_c (g_c - sum over k of p_k g_k)),  g_c = a_c t_c + b_c. Shared: the tile, the sample's slopes.
 template <class Label>
-__global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(float* __restrict__ dlogits, const float* __restrict__ logits,
+__global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(float* dlogits, const float* logits,
                                                                         const Label* __restrict__ labels, const float2* __restrict__ slopes,
                                                                         const float* __restrict__ result, const float* __restrict__ scale,
                                                                         float beta, int samples, std::int64_t voxels, int classes,

@@ -24,6 +24,7 @@ struct DiceCeParams {
 // No voxel counted: loss 0.
 VG_KERNEL(dice_ce_forward, Tensor& result, Tensor& sums, const Tensor& logits, const Tensor& labels, const DiceCeParams& p);
 // dlogits = scale * dloss/dlogits        scale: (1) f32 on the device: the gradient from above, with the loss scale
+// dlogits may be the memory of the logits when its beta is 0.
 VG_KERNEL(dice_ce_backward, const Grad& dlogits, const Tensor& logits, const Tensor& labels, const Tensor& sums, const Tensor& result,
           const Tensor& scale, const DiceCeParams& p);
 

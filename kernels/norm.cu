@@ -146,6 +146,21 @@ struct Affine {
   }
 };
 
+// h = (x - mean) rstd and z = h gamma + beta of one place, from x or from y = f(z).
+struct Place {
+  float h, z;
+  template <int V>
+  __device__ Place(const Affine<V>& a, int j, float x, const Activation& f, bool from_output) {
+    if (from_output) {
+      z = f.kind == ActivationKind::leaky_relu && x < 0.0f ? x / f.alpha : x;
+      h = (z - a.beta[j]) / a.gamma[j];
+    } else {
+      h = (x - a.mean[j]) * a.rstd[j];
+      z = h * a.gamma[j] + a.beta[j];
+    }
+  }
+};
+
 // stride: from sample to sample in mean and rstd, 0 for batch statistics. y may be x.
 template <int V>
 __global__ __launch_bounds__(kThreads, 4) void norm_apply_kernel(float* y, const float* x, const float* __restrict__ mean,
@@ -188,8 +203,8 @@ __global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __r
                                                                       const float* __restrict__ x, const float* __restrict__ mean,
                                                                       const float* __restrict__ rstd, const float* __restrict__ gamma,
                                                                       const float* __restrict__ beta, std::int64_t stride, Activation f,
-                                                                      int samples, std::int64_t channels, std::int64_t voxels,
-                                                                      std::int64_t chunk) {
+                                                                      bool from_output, int samples, std::int64_t channels,
+                                                                      std::int64_t voxels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
@@ -200,10 +215,10 @@ __global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __r
         const std::int64_t i = (n * voxels + r) * channels + c.first;
         const Pack<V> xs = load<V>(x + i), g = load<V>(dy + i);
         SIMT_UNROLL for (int j = 0; j < V; ++j) {
-          const float h = (xs.v[j] - a.mean[j]) * a.rstd[j];
-          const float dz = g.v[j] * activate_slope(f.kind, f.alpha, h * a.gamma[j] + a.beta[j]);
+          const Place place(a, j, xs.v[j], f, from_output);
+          const float dz = g.v[j] * activate_slope(f.kind, f.alpha, place.z);
           sum.v[j] += dz;
-          sum.v[V + j] += dz * h;
+          sum.v[V + j] += dz * place.h;
         }
       }
     }
@@ -225,8 +240,8 @@ __global__ __launch_bounds__(kThreads) void norm_backward_kernel(float* dx, cons
                                                                  const float* __restrict__ mean, const float* __restrict__ rstd,
                                                                  const float* __restrict__ gamma, const float* __restrict__ beta,
                                                                  std::int64_t stride, const float* __restrict__ sum_dz,
-                                                                 const float* __restrict__ sum_dzh, float count, Activation f, float keep,
-                                                                 int samples, std::int64_t channels, std::int64_t voxels,
+                                                                 const float* __restrict__ sum_dzh, float count, Activation f,
+                                                                 bool from_output, float keep, int samples, std::int64_t channels, std::int64_t voxels,
                                                                  std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
@@ -245,9 +260,9 @@ __global__ __launch_bounds__(kThreads) void norm_backward_kernel(float* dx, cons
       const Pack<V> xs = load<V>(x + i);
       Pack<V> g = load<V>(dy + i);
       SIMT_UNROLL for (int j = 0; j < V; ++j) {
-        const float h = (xs.v[j] - a.mean[j]) * a.rstd[j];
-        const float dz = g.v[j] * activate_slope(f.kind, f.alpha, h * a.gamma[j] + a.beta[j]);
-        g.v[j] = a.rstd[j] * a.gamma[j] * (dz - mean_dz.v[j] - h * mean_dzh.v[j]);
+        const Place place(a, j, xs.v[j], f, from_output);
+        const float dz = g.v[j] * activate_slope(f.kind, f.alpha, place.z);
+        g.v[j] = a.rstd[j] * a.gamma[j] * (dz - mean_dz.v[j] - place.h * mean_dzh.v[j]);
       }
       store<V>(dx + i, g, keep);
     }
@@ -272,7 +287,7 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
     float *sample = partial + 2 * partials, *total = sample + 2 * samples * channels;
     const auto norm_backward_sums_any = fours ? norm_backward_sums_kernel<4> : norm_backward_sums_kernel<1>;
     VG_LAUNCH(ex, norm_backward_sums_any, grid.grid(samples), kThreads, 0, partial, g, in, mean.data<float>(), rstd.data<float>(), gammas,
-              betas, stride, p.activation, static_cast<int>(samples), channels, voxels, grid.chunk);
+              betas, stride, p.activation, p.from_output, static_cast<int>(samples), channels, voxels, grid.chunk);
     sum_partials(ex, partial, samples, channels, grid.chunks, sample, total, dbeta.wanted() ? dbeta.data() : nullptr, dbeta.beta);
     sum_partials(ex, partial + partials, samples, channels, grid.chunks, sample + samples * channels, total + channels,
                  dgamma.wanted() ? dgamma.data() : nullptr, dgamma.beta);
@@ -285,7 +300,7 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
   const ColumnGrid grid = column_grid(voxels, channels, fours);
   const auto norm_backward_any = fours ? norm_backward_kernel<4> : norm_backward_kernel<1>;
   VG_LAUNCH(ex, norm_backward_any, grid.grid(samples), kThreads, 0, out, g, in, mean.data<float>(), rstd.data<float>(), gammas, betas,
-            stride, sum_dz, sum_dzh, static_cast<float>(batch ? samples * voxels : voxels), p.activation, dx.beta,
+            stride, sum_dz, sum_dzh, static_cast<float>(batch ? samples * voxels : voxels), p.activation, p.from_output, dx.beta,
             static_cast<int>(samples), channels, voxels, grid.chunk);
 }
 

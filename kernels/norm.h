@@ -13,6 +13,9 @@ struct NormParams {
   float eps = 1e-5f;
   Activation activation;    // not prelu
   bool constant = false;    // norm_backward: mean and rstd do not depend on x (running statistics)
+  // norm_backward: `x` holds y, from which z = y, or y / alpha where y < 0, and h = (z - beta) / gamma are found again: forward may then have
+  // overwritten x. Only for identity and leaky_relu with alpha > 0, and gamma far enough from 0 (Rota Bulo et al., arXiv:1712.02616).
+  bool from_output = false;
 };
 
 // mean's first extent says which: N for instance, 1 for batch (per sample first, then a binary tree over the samples).    x: (N, D, H, W, C)

@@ -18,11 +18,12 @@ namespace vg {
 struct NormBlock {
   const float *x, *dy;
   std::int64_t count, period, channels;
-  const float *mean, *scale, *beta;  // patterns: z = (x - mean) scale + beta
+  const float *mean, *scale, *beta;  // patterns: z = (x - mean) scale + beta; from_output: `mean` holds 1 / scale
   const float *minus, *slope;        // patterns: dx = scale g - minus - slope (x - mean)
   float* work;                       // 3 * period
   std::int64_t output_bytes;         // of the whole tensor
   Activation activation;
+  bool from_output = false;  // x is y = f(z), f identity or leaky_relu
 };
 inline constexpr std::int64_t kFoldRows = 32;
 
@@ -81,20 +82,49 @@ void norm_apply_block(const NormBlock& b, float* y) {
   });
 }
 
+// The gradient's view of one place: x - mean, and z = (x - mean) scale + beta.
+struct Place {
+  VF centred, z;
+};
+struct FromInput {
+  template <class P>
+  HWY_INLINE Place at(const NormBlock& b, const float* x, std::int64_t j, P part) const {
+    const VF centred = hn::Sub(load(x, part), load(b.mean + j, part));
+    return {centred, hn::MulAdd(centred, load(b.scale + j, part), load(b.beta + j, part))};
+  }
+};
+struct FromOutput {
+  float undo;  // 1 / alpha
+  template <class P>
+  HWY_INLINE Place at(const NormBlock& b, const float* x, std::int64_t j, P part) const {
+    const VF y = load(x, part), z = hn::IfThenElse(hn::Lt(y, hn::Zero(F())), hn::Mul(y, set(undo)), y);
+    return {hn::Mul(hn::Sub(z, load(b.beta + j, part)), load(b.mean + j, part)), z};
+  }
+};
+// body(activation, FromInput or FromOutput)
+template <class Body>
+HWY_INLINE void with_places(const NormBlock& b, const Body& body) {
+  if (b.from_output) {
+    const float alpha = b.activation.kind == ActivationKind::leaky_relu ? b.activation.alpha : 1.0f;
+    return body(LeakyRelu{alpha}, FromOutput{1.0f / alpha});
+  }
+  with_activation(b.activation, [&](auto f) HWY_ATTR { body(f, FromInput{}); });
+}
+
 // totals[c] = sum of g, totals[channels + c] = sum of g (x - mean), with g = dy f'(z)
 void norm_gradient_sums(const NormBlock& b, double* totals) {
   const std::int64_t period = b.period, channels = b.channels, tile = kFoldRows * period;
   float *s1 = b.work, *s2 = s1 + period;
   std::memset(s1, 0, static_cast<std::size_t>(2 * period) * sizeof(float));
   std::memset(totals, 0, static_cast<std::size_t>(2 * channels) * sizeof(double));
-  with_activation(b.activation, [&](auto f) HWY_ATTR {
+  with_places(b, [&](auto f, auto from) HWY_ATTR {
     for (std::int64_t first = 0; first < b.count; first += tile) {
       const float *x = b.x + first, *dy = b.dy + first;
       for_pattern(b.count - first < tile ? b.count - first : tile, period, [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR {
-        const VF centred = hn::Sub(load(x + i, part), load(b.mean + j, part));
-        const VF g = f.backward(load(dy + i, part), hn::MulAdd(centred, load(b.scale + j, part), load(b.beta + j, part)));
+        const Place p = from.at(b, x + i, j, part);
+        const VF g = f.backward(load(dy + i, part), p.z);
         store(hn::Add(load(s1 + j, part), g), s1 + j, part);
-        store(hn::MulAdd(g, centred, load(s2 + j, part)), s2 + j, part);
+        store(hn::MulAdd(g, p.centred, load(s2 + j, part)), s2 + j, part);
       });
       fold(s1, period, totals, channels);
       fold(s2, period, totals + channels, channels);
@@ -105,12 +135,12 @@ void norm_gradient_sums(const NormBlock& b, double* totals) {
 template <bool kAdd>
 HWY_INLINE void write_gradient(const NormBlock& b, float* dx) {
   const bool stream = !kAdd && dx != b.dy && dx != b.x && streamed(dx, b.output_bytes);
-  with_activation(b.activation, [&](auto f) HWY_ATTR {
+  with_places(b, [&](auto f, auto from) HWY_ATTR {
     const auto body = [&](std::int64_t i, std::int64_t j, auto part) HWY_ATTR {
-      const VF centred = hn::Sub(load(b.x + i, part), load(b.mean + j, part)), scale = load(b.scale + j, part);
-      const VF g = f.backward(load(b.dy + i, part), hn::MulAdd(centred, scale, load(b.beta + j, part)));
-      const VF d = hn::MulSub(scale, g, load(b.minus + j, part));
-      put<kAdd>(hn::NegMulAdd(load(b.slope + j, part), centred, d), dx + i, part);
+      const Place p = from.at(b, b.x + i, j, part);
+      const VF g = f.backward(load(b.dy + i, part), p.z);
+      const VF d = hn::MulSub(load(b.scale + j, part), g, load(b.minus + j, part));
+      put<kAdd>(hn::NegMulAdd(load(b.slope + j, part), p.centred, d), dx + i, part);
     };
     for_pattern(b.count, b.period, body, stream);
   });
@@ -228,7 +258,13 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
   const std::int64_t doubles = cut.samples * cut.blocks * 2 * C;
   double* sums = ex.scratch->reserve<double>(doubles + (groups * 5 * cut.period + 1) / 2);
   float* patterns = reinterpret_cast<float*>(sums + doubles);
-  for (std::int64_t m = 0; m < groups; ++m) fill_patterns(patterns + m * 5 * cut.period, cut, m, mean, rstd, gamma, beta);
+  assert(!p.from_output || p.activation.kind == ActivationKind::identity || p.activation.kind == ActivationKind::leaky_relu);
+  for (std::int64_t m = 0; m < groups; ++m) {
+    float* pattern = patterns + m * 5 * cut.period;
+    fill_patterns(pattern, cut, m, mean, rstd, gamma, beta);
+    if (p.from_output)
+      for (std::int64_t j = 0; j < cut.period; ++j) pattern[j] = 1.0f / pattern[cut.period + j];
+  }
   const auto group = [&](std::int64_t n) { return groups == 1 ? 0 : n; };
   const auto sample = [&](std::int64_t n) { return sums + n * cut.blocks * 2 * C; };
 
@@ -236,7 +272,7 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
     cut.for_each([&](std::int64_t n, std::int64_t k, std::int64_t offset) {
       std::vector<float> work(static_cast<std::size_t>(2 * cut.period));
       NormBlock b = block_of(cut, k, patterns + group(n) * 5 * cut.period, p.activation);
-      b.x = x.data<float>() + offset, b.dy = dy.data<float>() + offset, b.work = work.data();
+      b.x = x.data<float>() + offset, b.dy = dy.data<float>() + offset, b.work = work.data(), b.from_output = p.from_output;
       HWY_DYNAMIC_DISPATCH(norm_gradient_sums)(b, sample(n) + k * 2 * C);
     });
     for (std::int64_t n = 0; n < cut.samples; ++n)
@@ -281,7 +317,7 @@ void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Gra
     const float* pattern = patterns + group(n) * 5 * cut.period;
     NormBlock b = block_of(cut, k, pattern, p.activation);
     b.x = x.data<float>() + offset, b.dy = dy.data<float>() + offset;
-    b.minus = pattern + 3 * cut.period, b.slope = pattern + 4 * cut.period;
+    b.minus = pattern + 3 * cut.period, b.slope = pattern + 4 * cut.period, b.from_output = p.from_output;
     b.output_bytes = static_cast<std::int64_t>(dx.tensor.bytes());
     HWY_DYNAMIC_DISPATCH(norm_gradient_block)(b, dx.data() + offset, dx.beta != 0);
   });

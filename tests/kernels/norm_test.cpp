@@ -262,6 +262,39 @@ TEST(Norm, GradientsOfLargerShapes) {
   }
 }
 
+// Forward may overwrite x where backward can find it again: the gradients are those from x, up to rounding.
+TEST(Norm, GradientsFromTheOutput) {
+  for (const NormShape& k : kShapes)
+    for (const Activation& f : {Activation{ActivationKind::leaky_relu, 0.01f}, Activation{ActivationKind::identity, 0.01f}})
+      for (bool affine : {false, true}) {
+        if (k.shape.elements() < 100 || k.shape.elements() > 200000) continue;
+        SCOPED_TRACE(to_string(k.shape) + (k.batch ? " batch" : " instance") + (affine ? " affine" : ""));
+        const std::int64_t C = k.shape.c(), groups = k.batch ? 1 : k.shape.n();
+        const std::vector<float> x = normals(k.shape.elements(), 61, 2, 3), dy = normals(k.shape.elements(), 62);
+        std::vector<float> gamma = uniforms(C, 63, 0.3, 2), beta = normals(C, 64);
+        for (std::int64_t c = 0; c < C; c += 2) gamma[c] = -gamma[c];
+        const Statistics st = reference_statistics(doubles(x), k.shape, k.batch, 1e-5);
+        Bits bits;
+        for (const KernelRun& run : runs_of(norm_backward)) {
+          SCOPED_TRACE(run.name);
+          const Tensor mu = run.put(floats(st.mean), {groups, C}), r = run.put(floats(st.rstd), {groups, C});
+          const Tensor g = affine ? run.put(gamma) : Tensor(), b = affine ? run.put(beta) : Tensor();
+          const Tensor input = run.put(x, k.shape);
+          Tensor y = run.blank(k.shape);
+          norm_apply(run.exec(), y, input, mu, r, g, b, NormParams{.activation = f});
+          const Output dx = run.output(k.shape, 0), dgamma = run.output({C}, 0), dbeta = run.output({C}, 0), dx1 = run.output(k.shape, 0),
+                       dgamma1 = run.output({C}, 0), dbeta1 = run.output({C}, 0);
+          norm_backward(run.exec(), dx.grad, dgamma.grad, dbeta.grad, run.put(dy, k.shape), input, mu, r, g, b, NormParams{.activation = f});
+          norm_backward(run.exec(), dx1.grad, dgamma1.grad, dbeta1.grad, run.put(dy, k.shape), y, mu, r, g, b,
+                        NormParams{.activation = f, .from_output = true});
+          expect_close(dx1, doubles(to_host<float>(dx.grad.tensor)), {.relative = 1e-5});
+          expect_close(dgamma1, doubles(to_host<float>(dgamma.grad.tensor)), {.relative = 1e-5, .floor = 1e-4});
+          expect_close(dbeta1, doubles(to_host<float>(dbeta.grad.tensor)), {.relative = 1e-5, .floor = 1e-4});
+          bits.same(run, dx1.grad.tensor, "dx"), bits.same(run, dgamma1.grad.tensor, "dgamma"), bits.same(run, dbeta1.grad.tensor, "dbeta");
+        }
+      }
+}
+
 TEST(Norm, GradientsThatAreNotWanted) {
   const Shape shape{2, 1, 5, 7, 3};
   const std::vector<float> x = normals(shape.elements(), 41), dy = normals(shape.elements(), 42), mean = normals(6, 43),
