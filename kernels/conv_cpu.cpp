@@ -1,8 +1,10 @@
 // Convolution and its data gradient on the cpu: which input position each tap reads, and where the weights lie. conv_cpu_gather.cpp
 // sums as the formula says, conv_cpu_winograd.cpp with fewer multiplications.
+#include <algorithm>
 #include <cassert>
 
 #include "kernels/conv_cpu_winograd.h"
+#include "kernels/conv_plan.h"
 
 namespace vg {
 
@@ -47,13 +49,18 @@ void run(const Exec& ex, const Gather& g) {
 }
 
 // Without tensors: what planning needs.
-std::size_t scratch(Gather& g, const Shape& out, const Shape& in, const Shape& w, std::int64_t from, std::int64_t to, const ConvParams& p, const ConvAlgorithm& how,
-                    bool backward) {
+WinogradTile plan(Gather& g, const Shape& out, const Shape& in, const Shape& w, std::int64_t from, std::int64_t to, const ConvParams& p, const ConvAlgorithm& how,
+                  bool backward) {
   g.samples = out.n();
   g.inputs.push_back({{}, from, 0}), g.outputs.push_back({{}, to, 0, 0.0f});
   for (int a = 0; a < 3; ++a) g.weights.kernel[a] = w[2 + a];
   find_axes(g, out, in, p, backward);
-  const WinogradTile tile = choose_winograd(how, g);
+  return choose_winograd(how, g);
+}
+
+std::size_t scratch(Gather& g, const Shape& out, const Shape& in, const Shape& w, std::int64_t from, std::int64_t to, const ConvParams& p, const ConvAlgorithm& how,
+                    bool backward) {
+  const WinogradTile tile = plan(g, out, in, w, from, to, p, how, backward);
   return tile.used() ? winograd_scratch(g, tile) : gather_scratch(g);
 }
 
@@ -104,6 +111,39 @@ std::size_t conv_forward_scratch(const Shape& y, const Shape& x, const Shape& w,
 std::size_t conv_backward_data_scratch(const Shape& dx, const Shape& dy, const Shape& w, const ConvParams& p, const ConvAlgorithm& algorithm) {
   cpu::Gather g{};
   return cpu::scratch(g, dx, dy, w, w[0], w[1], p, algorithm, true);
+}
+
+std::string conv_algorithm(ConvPass pass, const Shape& y, const Shape& x, const Shape& w, const ConvParams& p, const ConvAlgorithm& allowed) {
+  cpu::Gather g{};
+  cpu::WinogradTile tile;
+  if (pass == ConvPass::weight) {
+    cpu::WinogradWeights shape{nullptr, y.n(), w[0], {}, {}, {}, {{nullptr, w[1], 0}}, p};
+    for (int a = 0; a < 3; ++a) shape.out[a] = y[1 + a], shape.in[a] = x[1 + a], shape.kernel[a] = w[2 + a];
+    tile = choose_winograd(allowed, shape);
+  } else if (pass == ConvPass::data) {
+    tile = cpu::plan(g, x, y, w, w[0], w[1], p, allowed, true);
+  } else {
+    tile = cpu::plan(g, y, x, w, w[1], w[0], p, allowed, false);
+  }
+  if (!tile.used()) return "direct";
+  std::string text;
+  for (const int m : tile.m)
+    if (m > 1) text += (text.empty() ? "F(" : ",") + std::to_string(m);
+  return text + ")";
+}
+
+double conv_speed(const std::string& algorithm, ConvPass pass, const Shape& w) {
+  const auto lanes = [](std::int64_t c) { return static_cast<double>(c) / static_cast<double>((c + 15) / 16 * 16); };
+  const double in = static_cast<double>(w[1]), out = static_cast<double>(w[0]), least = std::min(in, out);
+  // Broadcasts are the channels that are summed over, vectors those of the result.
+  const double filled = pass == ConvPass::weight ? std::max(lanes(w[0]), lanes(w[1])) : lanes(w[pass == ConvPass::data ? 1 : 0]);
+  const double direct = filled * least / (least + 3.0) * (pass == ConvPass::weight ? 0.9 : 1.0);
+  if (algorithm == "direct") return direct;
+  const std::size_t axes = static_cast<std::size_t>(std::count(algorithm.begin(), algorithm.end(), ',')) + 1;
+  const std::size_t fours = static_cast<std::size_t>(std::count(algorithm.begin(), algorithm.end(), '4'));
+  // Products saved (of 27 / 3.375 with twos), transforms by channels.
+  const double most = axes == 3 ? (fours == 3 ? 3.7 : fours == 2 ? 2.9 : 1.9) : axes == 2 ? (fours ? 3.2 : 1.7) : 1.2;
+  return filled / (1.0 / most + (axes == 3 ? 1.2 : 5.0) / least) * (pass == ConvPass::weight ? 0.8 : 1.0);
 }
 
 VG_IMPL(cpu, cpu, conv_forward);

@@ -3,6 +3,7 @@
 //               init: "pytorch" (uniform +-1/sqrt(fan_in)), or "kaiming_normal" or "kaiming_normal_out" (by fan_out) with init_a (biases then 0);
 //               init_equal: so many neighbouring output channels begin equal (ICNR in front of a pixel shuffle)
 //   parameters: weight, optionally bias          inputs: x, and for conv optionally a second one whose channels follow x's
+#include "kernels/conv_plan.h"
 #include "layers/attributes.h"
 
 namespace vg {
@@ -93,17 +94,27 @@ Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParam
 }
 
 template <bool transposed>
-OpCost cost(const Node& node, std::span<const Shape> in, const Shape& y) {
+OpCost cost(const Node& node, std::span<const Shape> in, const Shape& y, const ConvAlgorithm& allowed) {
   const ConvNode c = read(node, transposed);
-  const Shape x = joined(node, in, 2);
+  const Shape x = joined(node, in, 2), w = weight_shape(c, x.c(), transposed);
   const double taps = static_cast<double>(c.kernel[0]) * c.kernel[1] * c.kernel[2];
   OpCost result;
   result.multiply_adds = taps * static_cast<double>(x.c()) * static_cast<double>(c.channels) * static_cast<double>((transposed ? x : y).voxels() * y.n());
   ConvParams p;
   std::copy_n(c.options.stride, 3, p.stride), std::copy_n(c.options.dilation, 3, p.dilation), std::copy_n(c.options.pad_low, 3, p.pad);
-  const Shape w = weight_shape(c, x.c(), transposed);
-  result.scratch_bytes = transposed ? conv_backward_data_scratch(y, x, w, p, {}) : conv_forward_scratch(y, x, w, p, {});
+  // A transposed convolution is the convolution from y to x run backwards.
+  const Shape &fine = transposed ? y : x, &coarse = transposed ? x : y;
+  constexpr ConvPass kPasses[] = {ConvPass::forward, ConvPass::data, ConvPass::weight}, kTransposed[] = {ConvPass::data, ConvPass::forward, ConvPass::weight};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const ConvPass pass = (transposed ? kTransposed : kPasses)[i];
+    result.algorithm[i] = conv_algorithm(pass, coarse, fine, w, p, allowed);
+    result.speed[i] = conv_speed(result.algorithm[i], pass, w);
+  }
+  const std::size_t forward = conv_forward_scratch(coarse, fine, w, p, allowed), data = conv_backward_data_scratch(fine, coarse, w, p, allowed);
+  result.scratch_bytes = transposed ? data : forward, result.backward_scratch_bytes = transposed ? forward : data;
+  // The activation is a step of its own on a tape: the value before it is kept.
   if (c.options.activation.kind != ActivationKind::identity) result.saved_bytes = static_cast<double>(y.elements()) * 4;
+  result.frees_inputs = true;
   return result;
 }
 

@@ -41,8 +41,15 @@ Value activation_run(Context& ctx, const Node& node, std::vector<Value> in, cons
   return activation(ctx, std::move(in[0]), p.find("weight"), read_activation(node).f);
 }
 
-OpCost activation_cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = static_cast<double>(y.elements())}; }
-OpCost plain_cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = static_cast<double>(y.elements()), .keeps_inputs = false}; }
+OpCost activation_cost(const Node&, std::span<const Shape>, const Shape& y, const ConvAlgorithm&) {
+  return {.multiply_adds = static_cast<double>(y.elements()), .gradient_in_place = true};
+}
+OpCost add_cost(const Node&, std::span<const Shape>, const Shape& y, const ConvAlgorithm&) {
+  return {.multiply_adds = static_cast<double>(y.elements()), .keeps = OpCost::Keeps::nothing, .gradient_in_place = true, .forward_sweeps = 3, .backward_sweeps = 2};
+}
+OpCost concat_cost(const Node&, std::span<const Shape>, const Shape& y, const ConvAlgorithm&) {
+  return {.multiply_adds = static_cast<double>(y.elements()), .keeps = OpCost::Keeps::nothing, .backward_sweeps = 2};
+}
 
 void plain(const Node& node, std::span<const Shape> in) {
   Attributes a(node);
@@ -68,8 +75,8 @@ Shape concat_shape(const Node& node, std::span<const Shape> in) {
 Value concat_run(Context& ctx, const Node&, std::vector<Value> in, const NodeParams&) { return concat(ctx, std::move(in[0]), std::move(in[1])); }
 
 VG_OP(activation, {"activation", activation_shape, activation_params, activation_run, activation_cost});
-VG_OP(add, {"add", add_shape, none, add_run, plain_cost});
-VG_OP(concat, {"concat", concat_shape, none, concat_run, plain_cost});
+VG_OP(add, {"add", add_shape, none, add_run, add_cost});
+VG_OP(concat, {"concat", concat_shape, none, concat_run, concat_cost});
 
 }  // namespace
 }  // namespace vg

@@ -53,7 +53,14 @@ Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParam
   return instance_norm(ctx, std::move(in[0]), p.find("weight"), p.find("bias"), n.params);
 }
 
-OpCost cost(const Node&, std::span<const Shape>, const Shape& y) { return {.multiply_adds = 2.0 * static_cast<double>(y.elements()), .saved_bytes = 0}; }
+// Backward needs x, or y where x can be found again from it (ops.cpp).
+OpCost cost(const Node& node, std::span<const Shape>, const Shape& y, const ConvAlgorithm&) {
+  const Activation f = read(node).params.activation;
+  OpCost c{.multiply_adds = 2.0 * static_cast<double>(y.elements()), .forward_sweeps = 3, .backward_sweeps = 5};
+  c.keeps = f.kind == ActivationKind::identity || f.kind == ActivationKind::leaky_relu ? OpCost::Keeps::output : OpCost::Keeps::inputs;
+  c.gradient_in_place = true;
+  return c;
+}
 
 VG_OP(norm, {"norm", shape, params, run, cost});
 

@@ -6,8 +6,8 @@ namespace vg {
 namespace {
 
 std::vector<ParamSpec> none(const Node&, std::span<const Shape>) { return {}; }
-OpCost pool_cost(const Node&, std::span<const Shape>, const Shape&) { return {}; }
-OpCost moving_cost(const Node&, std::span<const Shape>, const Shape&) { return {.keeps_inputs = false}; }
+OpCost pool_cost(const Node&, std::span<const Shape>, const Shape&, const ConvAlgorithm&) { return {}; }
+OpCost moving_cost(const Node&, std::span<const Shape>, const Shape&, const ConvAlgorithm&) { return {.keeps = OpCost::Keeps::nothing, .backward_sweeps = 2}; }
 void one_input(std::span<const Shape> in) { require(in.size() == 1, "{} inputs, wanted one", in.size()); }
 
 struct PoolNode {

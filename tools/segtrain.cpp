@@ -89,7 +89,7 @@ int segtrain(const Arguments& a) {
     Shape s = data.training[0].image.shape();
     s[0] = config.batch;
     for (int i = 0; i < 3; ++i) s[i + 1] = !config.patch.empty() && i >= 3 - static_cast<int>(config.patch.size()) ? config.patch[static_cast<std::size_t>(i) - 3 + config.patch.size()] : (s[i + 1] + g.divisor()[static_cast<std::size_t>(i)] - 1) / g.divisor()[static_cast<std::size_t>(i)] * g.divisor()[static_cast<std::size_t>(i)];
-    std::printf("%s", to_table(g, plan(g, s)).c_str());
+    std::printf("%s", to_table(g, plan(g, s, {config.exact ? ConvAlgorithm::Allow::exact : ConvAlgorithm::Allow::fast, {}}), measure_rates(), true).c_str());
     return 0;
   }
   os::catch_interrupts();
