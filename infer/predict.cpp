@@ -296,7 +296,7 @@ std::string predict_table(const Graph& graph, const Shape& image, const PredictO
   const Extents w = window_of(graph, image, options, slides);
   if (const auto chain = slides ? std::nullopt : chain_for(graph, image, w))
     return to_table(graph, plan_planes(*chain, convolution, budget(graph, image, options), nullptr, false));
-  return to_table(graph, plan(graph, {slides ? 1 : group_size(image, w), w[0], w[1], w[2], image.c()}));
+  return to_table(graph, plan(graph, {slides ? 1 : group_size(image, w), w[0], w[1], w[2], image.c()}, convolution), measure_rates());
 }
 
 std::vector<std::int64_t> window_starts(std::int64_t extent, std::int64_t window, double overlap) {

@@ -117,7 +117,7 @@ std::string conv_algorithm(ConvPass pass, const Shape& y, const Shape& x, const 
   cpu::Gather g{};
   cpu::WinogradTile tile;
   if (pass == ConvPass::weight) {
-    cpu::WinogradWeights shape{nullptr, y.n(), w[0], {}, {}, {}, {{nullptr, w[1], 0}}, p};
+    cpu::WinogradWeights shape{nullptr, y.n(), w[0], {}, {}, {}, {{{}, w[1], 0}}, p};
     for (int a = 0; a < 3; ++a) shape.out[a] = y[1 + a], shape.in[a] = x[1 + a], shape.kernel[a] = w[2 + a];
     tile = choose_winograd(allowed, shape);
   } else if (pass == ConvPass::data) {
