@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <set>
 
+#include "layers/json.h"
+
 namespace vg {
 namespace {
 
@@ -72,8 +74,9 @@ Graph graph_from_json(const Json& j, const std::string& where) {
   Graph g;
   try {
     only_keys(j, {"spatial_dims", "in_channels", "nodes", "outputs"}, where);
-    g.spatial_dims = j.at("spatial_dims").get<int>();
-    g.in_channels = j.at("in_channels").get<int>();
+    JsonFields fields(j, where);  // whose integers are integers: the library casts 1e30 to int
+    g.spatial_dims = fields.get<int>("spatial_dims");
+    g.in_channels = fields.get<int>("in_channels");
     g.outputs = j.at("outputs").get<std::vector<std::string>>();
     for (const Json& node : j.at("nodes")) {
       only_keys(node, {"name", "op", "inputs", "params", "attributes"}, where + ": node");

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nifti/header.h"
@@ -48,6 +49,10 @@ Image parse_nifti_header(std::span<const std::byte> start, bool packed, const st
 bool is_pair_name(const std::string& path);
 std::string header_of_pair(const std::string& path);  // throws io if there is none
 Image read_pair(const std::string& path, const PixelOptions& options);
+// The same from memory: the header file's bytes; those of the voxel file and its name are asked for once the header is believed.
+using LoadVoxels = std::function<std::pair<Shared, std::string>()>;
+Image parse_pair(Shared head, const LoadVoxels& load_voxels, const std::string& path, const std::string& header_path,
+                 const PixelOptions& options);
 
 inline constexpr std::size_t kMghHeaderBytes = 284;
 bool is_mgh(std::span<const std::byte> start, const std::string& name);

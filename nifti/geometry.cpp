@@ -334,18 +334,20 @@ Placement place(const StoredTransforms& stored, const Size3& size, const std::st
     out = {qform.affine, TransformSource::qform, qform_code};
   } else {
     if (!spacing_known) fail(ErrorCode::bad_file, "{}: pixdim holds NaN or infinity and neither sform nor qform is given", name);
-    return place_nowhere(spacing, size, "neither sform nor qform is given", warnings);
+    return place_nowhere(spacing, size, name, "neither sform nor qform is given", warnings);
   }
   warn_of_shear(out.affine, warnings);
   return out;
 }
 
-Placement place_nowhere(const Vec3& spacing, const Size3& size, const std::string& why, Warnings& warnings) {
+Placement place_nowhere(const Vec3& spacing, const Size3& size, const std::string& name, const std::string& why, Warnings& warnings) {
   Placement out;
   for (int c = 0; c < 3; ++c) {
     out.affine.m[c][c] = c == 0 ? -spacing[c] : spacing[c];
     out.affine.m[c][3] = -out.affine.m[c][c] * static_cast<double>(size[c] - 1) / 2.0;
   }
+  if (!is_finite(out.affine) || is_singular(out.affine))
+    fail(ErrorCode::bad_file, "{}: a voxel of {} x {} x {} mm (wanted sizes to compute with)", name, spacing[0], spacing[1], spacing[2]);
   warnings.push_back({"no_orientation", why + ": left and right are a guess (i is taken to run to the left)"});
   return out;
 }

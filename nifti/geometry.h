@@ -91,8 +91,9 @@ struct Placement {
 // doubts become warnings: bad_transform_code, bad_qfac, bad_spacing, bad_sform, bad_qform, sform_qform_differ, sheared, no_orientation.
 // Throws bad_file ("NAME: ...") where the only transform given is unusable.
 Placement place(const StoredTransforms& stored, const Size3& size, const std::string& name, Warnings& warnings);
-// A centred box with i to the left, and the warning no_orientation ("WHY: left and right are a guess ...").
-Placement place_nowhere(const Vec3& spacing, const Size3& size, const std::string& why, Warnings& warnings);
+// A centred box with i to the left, and the warning no_orientation ("WHY: left and right are a guess ..."). Throws bad_file for spacings of
+// which a voxel's volume overflows or vanishes.
+Placement place_nowhere(const Vec3& spacing, const Size3& size, const std::string& name, const std::string& why, Warnings& warnings);
 // The transform of formats that have one alone. Throws bad_file where it cannot be inverted; warning sheared.
 Placement place_by_directions(const Affine& affine, const std::string& name, Warnings& warnings);
 

@@ -127,18 +127,25 @@ std::optional<std::pair<std::int32_t, LutEntry>> parse_bids_line(std::string_vie
 
 // {"R": [..], "G": [..], "B": [..], "A": [..], "I": [..], "labels": [..]}; without I the ids are 0, 1, 2, ...
 Lut parse_niivue(std::string_view text, const std::string& name) {
-  const nlohmann::json j = nlohmann::json::parse(text, nullptr, false);
+  constexpr std::size_t kMostBytes = std::size_t{2} << 20;  // thirty thousand labels; two bytes ("1,") take 40 in memory
+  if (text.size() > kMostBytes) fail(ErrorCode::bad_file, "{}: {} bytes of JSON (wanted at most {})", name, text.size(), kMostBytes);
+  using Event = nlohmann::json::parse_event_t;
+  const auto flat = [](int depth, Event event, nlohmann::json&) {  // lists in the object, nothing deeper: what is there is left out
+    return depth < 2 || (event != Event::array_start && event != Event::object_start);
+  };
+  const nlohmann::json j = nlohmann::json::parse(text, flat, false);
   if (!j.is_object()) fail(ErrorCode::bad_file, "{}: no JSON object (wanted niivue's lists R, G, B and labels)", name);
-  auto list = [&](const char* key, bool needed) {
+  const nlohmann::json empty = nlohmann::json::array();
+  auto list = [&](const char* key, bool needed) -> const nlohmann::json& {
     if (!j.contains(key)) {
       if (needed) fail(ErrorCode::bad_file, "{}: without the list \"{}\" (wanted niivue's lists R, G, B and labels)", name, key);
-      return nlohmann::json(nlohmann::json::array());
+      return empty;
     }
     if (!j[key].is_array()) fail(ErrorCode::bad_file, "{}: \"{}\" is a {} (wanted a list)", name, key, j[key].type_name());
     return j[key];
   };
-  const nlohmann::json red = list("R", true), green = list("G", true), blue = list("B", true), alpha = list("A", false),
-                       ids = list("I", false), labels = list("labels", true);
+  const nlohmann::json &red = list("R", true), &green = list("G", true), &blue = list("B", true), &alpha = list("A", false),
+                       &ids = list("I", false), &labels = list("labels", true);
   const std::size_t count = red.size();
   auto check = [&](const char* key, const nlohmann::json& l, bool may_be_empty) {
     if (l.size() != count && !(may_be_empty && l.empty()))

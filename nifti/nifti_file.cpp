@@ -1,5 +1,6 @@
 // NIfTI files <-> Image: one file or a pair, plain or gzip. Finds the voxels that the header speaks of; writes header and voxels.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 
@@ -109,9 +110,8 @@ std::string header_of_pair(const std::string& path) {
   return header;
 }
 
-Image read_pair(const std::string& path, const PixelOptions& options) {
-  const std::string header_path = header_of_pair(path);
-  auto head = std::make_shared<Buffer>(load(header_path));
+Image parse_pair(Shared head, const LoadVoxels& load_voxels, const std::string& path, const std::string& header_path,
+                 const PixelOptions& options) {
   const bool packed = is_gzip({head->data(), head->size()});
   Warnings warnings;
   const std::vector<std::byte> unpacked =
@@ -121,22 +121,31 @@ Image read_pair(const std::string& path, const PixelOptions& options) {
   const NiftiHeader header = parse_header(start, header_path, warnings);
   if (!header.detached) return parse_nifti(std::move(head), start, packed, header_path, options);  // a single file under a pair's name
   check_pixel(header, header_path, options);
-  const std::string voxel_path = find_part(header_path, "img");
-  if (voxel_path.empty())
-    fail(ErrorCode::io, "{}: the header of a pair, and neither {}.img nor .img.gz is there", header_path, stem_of_pair(header_path));
+  auto [voxels, voxel_path] = load_voxels();
   Image image = describe(header, path, packed, warnings);
   image.format = fmt::format("NIfTI-{} pair, {} endian{}", header.version, header.big_endian ? "big" : "little",
-                             packed || ends_with(voxel_path, ".gz") ? ", gzip" : "");
+                             packed || is_gzip({voxels->data(), voxels->size()}) ? ", gzip" : "");
   if (packed) {  // all of the header file, for its extensions
     Warnings ignored;
     head = std::make_shared<Buffer>(gunzip({head->data(), head->size()}, header.header_bytes(), header_path, ignored));
   }
   image.extensions = parse_extensions({head->data(), head->size()}, header, warnings);
-  auto voxels = prove_present(std::make_shared<Buffer>(load(voxel_path)), header.data_offset, header.voxel_bytes(), voxel_path, warnings);
+  voxels = prove_present(std::move(voxels), header.data_offset, header.voxel_bytes(), voxel_path, warnings);
   take_voxels(image, std::move(voxels), header.data_offset, header.big_endian, components_of(header.pixel));
   make_real(image, header.pixel);
   image.warnings = std::move(warnings);
   return image;
+}
+
+Image read_pair(const std::string& path, const PixelOptions& options) {
+  const std::string header_path = header_of_pair(path);
+  const LoadVoxels load_voxels = [&] {
+    const std::string voxel_path = find_part(header_path, "img");
+    if (voxel_path.empty())
+      fail(ErrorCode::io, "{}: the header of a pair, and neither {}.img nor .img.gz is there", header_path, stem_of_pair(header_path));
+    return std::pair{std::make_shared<Buffer>(load(voxel_path)), voxel_path};
+  };
+  return parse_pair(std::make_shared<Buffer>(load(header_path)), load_voxels, path, header_path, options);
 }
 
 }  // namespace files
@@ -179,6 +188,11 @@ NiftiHeader header_of(const Image& image, const std::string& path) {
   h.bcd = q.bcd, h.qoffset = q.offset;
   h.pixdim[0] = q.qfac;
   for (int a = 0; a < 3; ++a) h.pixdim[a + 1] = q.spacing[a];
+  // NIfTI-1 holds floats: an affine or a scaling out of their range goes into NIfTI-2, which holds doubles.
+  const auto beyond = [](double v) { return std::isfinite(v) && v != 0 && !std::isnormal(static_cast<float>(v)); };
+  if (beyond(h.slope) || beyond(h.inter) || std::any_of(&h.srow[0][0], &h.srow[0][0] + 12, beyond) ||
+      std::any_of(h.pixdim.begin(), h.pixdim.end(), beyond))
+    h.version = 2;
   h.data_offset = h.header_bytes() + 4;
   for (const Extension& e : image.extensions) h.data_offset += padded(e);
   return h;

@@ -243,7 +243,7 @@ Placement place_of(const Fields& f, const Axes& axes, const Size3& size, Warning
           warnings.push_back({"bad_spacing", fmt::format("spacing {} = {} mm: taken as 1", a + 1, mm)});
       }
     }
-    return place_nowhere(spacing, size, "no space directions are given", warnings);
+    return place_nowhere(spacing, size, f.name, "no space directions are given", warnings);
   }
   const Words vectors = words_of(*directions);
   const std::optional<Vec3> signs = signs_of(f);

@@ -319,6 +319,8 @@ TEST(BadInputs, Nifti2) {
   const std::vector<Row> rows = {
       {"N59 little", test::raw_nifti2(false).bytes(), "A"},
       {"N59 big", test::raw_nifti2(true).bytes(), "A"},
+      // Found by fuzzing: a double so small that its square vanishes made an affine without an inverse.
+      {"N56 vanishing", test::raw_nifti2().set<std::int32_t>(348, 0).set<double>(112, 1e-302).bytes(), "R", "1e-302"},
       {"N59 gz", gz(test::raw_nifti2(true).bytes()), "A", "", "x.nii.gz"},
       {"N60 zero", with2([](RawNifti& r) { r.text(8, std::string(4, '\0')); }), "W", "bad_magic"},
       {"N60 wrong", with2([](RawNifti& r) { r.text(8, "\n\n\x1a\n"); }), "R", "text conversion"},
