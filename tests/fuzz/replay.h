@@ -67,7 +67,9 @@ TEST_P(Replay, DamagedSeeds) {
     const std::size_t which = random.below(static_cast<std::uint32_t>(seeds.size()));
     refused += judge(GetParam(), damaged(seeds[which], random), "run " + std::to_string(run)) == 'R';
   }
-  if (std::string(GetParam().name) != "deflate") EXPECT_GT(refused, 20) << "damage that is never noticed";
+  if (std::string(GetParam().name) != "deflate") {  // which takes any bytes
+    EXPECT_GT(refused, 20) << "damage that is never noticed";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, Replay, testing::ValuesIn(targets().begin(), targets().end()),
