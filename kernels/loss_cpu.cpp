@@ -84,7 +84,7 @@ void dice_ce_sums(const LossBlock& b, double* totals) {
 //             = scale p_c (even_c + k - sum p u)  +  t_c scale (p_c label_c - k)
 template <bool kAdd>
 HWY_INLINE void gradient(const LossBlock& b, const LossSlopes& s, float* dx) {
-  const bool stream = !kAdd && streamed(dx, b.output_bytes);
+  const bool stream = !kAdd && dx != b.logits && streamed(dx, b.output_bytes);
   const std::int64_t C = b.channels;
   SoftmaxGroup group(C, b.work);
   HWY_ALIGN float used[kGroup], even[kGroup], factor[kGroup], offset[kGroup], extra[kGroup];

@@ -11,6 +11,7 @@
 
 #include "tensor/error.h"
 #include "tensor/os.h"
+#include "tensor/parallel_trace.h"
 
 #if !defined(VG_PARALLEL_STD)
 #include <tbb/global_control.h>
@@ -87,6 +88,7 @@ struct Crew {
 
 std::mutex crew_mutex;
 std::shared_ptr<Crew> current_crew;
+ParallelTrace* current_trace = nullptr;
 
 std::shared_ptr<Crew> crew() {
   const std::lock_guard lock(crew_mutex);
@@ -95,6 +97,8 @@ std::shared_ptr<Crew> crew() {
 }
 
 }  // namespace
+
+void set_parallel_trace(ParallelTrace* trace) { current_trace = trace; }
 
 void set_threads(int threads) {
   require(threads >= 0 && threads <= 1024, "threads = {} (wanted 0..1024; 0: one per hardware thread)", threads);
@@ -115,8 +119,15 @@ void parallel_for_worker(std::int64_t count, std::int64_t grain, const Body& bod
   alone = alone || this_worker >= 0;  // nested: the threads are busy already
 #endif
   if (!alone) return all->run(chunks, grain, count, body);
+  const bool noted = current_trace && this_worker < 0 && all->threads == 1;
   const WorkerScope scope(std::max(this_worker, 0));
-  for (std::int64_t i = 0; i < chunks; ++i) run_chunk(body, this_worker, i, grain, count);
+  std::vector<double> seconds;
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    const double start = noted ? current_trace->clock() : 0.0;
+    run_chunk(body, this_worker, i, grain, count);
+    if (noted) seconds.push_back(current_trace->clock() - start);
+  }
+  if (noted) current_trace->calls.push_back(std::move(seconds));
 }
 
 void parallel_for(std::int64_t count, std::int64_t grain, const std::function<void(std::int64_t begin, std::int64_t end)>& body) {

@@ -20,7 +20,8 @@ int segbench(bench::Report (*measure)(const bench::Options&), bench::Options o, 
   if (out.exact) o.allow = ConvAlgorithm::Allow::exact;
   if (out.direct) o.allow = ConvAlgorithm::Allow::direct;
   if (!out.quiet) o.say = [](const std::string& text) { std::fprintf(stderr, "segbench: %s\n", text.c_str()); };
-  const bench::Report r = measure(o);
+  bench::Report r = measure(o);
+  if (const std::string path = os::environment("VG_CPU"); !path.empty()) r.title += " on " + path;
   if (!out.markdown.empty()) bench::write_markdown(out.markdown, r, command);
   std::fputs((out.json ? bench::to_json(r) : bench::to_table(r)).c_str(), stdout);
   return 0;
@@ -58,6 +59,7 @@ int main(int argc, char** argv) {
   with_case(command("kernels", "every kernel call of one step, by itself", bench::kernels), all(train, infer))->add_flag("--quick", o.quick, "short measurements");
   with_case(command("train", "seconds of a training step", bench::train_case), train)->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
   with_case(command("infer", "seconds of a segmentation", bench::infer_case), infer)->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
+  with_case(command("threads", "1 to 64 workers modelled by counting imbalance", bench::thread_model), all(train, infer));
   CLI::App* io = command("io", "reading and writing .nii.gz", bench::io);
   io->add_option("--data", o.data, "folder of the test data (default: VG_TEST_DATA, else ../shared/data)");
   io->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
@@ -68,7 +70,10 @@ int main(int argc, char** argv) {
   peers->add_option("--scripts", o.scripts, "folder of the peers' scripts")->capture_default_str();
   peers->add_flag("--verbose", o.loud, "peers may write to stderr");
 
-  std::string line = "segbench";
+  std::string line;  // as in a shell, with what holds engines back
+  for (const char* name : {"VG_CPU", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"})
+    if (const std::string value = os::environment(name); !value.empty()) line += std::string(name) + "=" + value + " ";
+  line += "segbench";
   for (int i = 1; i < argc; ++i) line += std::string(" ") + argv[i];
   return run_program(app, argc, argv, [&] { return segbench(chosen, o, out, line); });
 }

@@ -26,6 +26,7 @@ Report kernels(const Options& o);   // throws numeric: a result is not finite, o
 Report train_case(const Options& o);
 Report infer_case(const Options& o);
 Report io(const Options& o);
+Report thread_model(const Options& o);  // many cores, by counting imbalance
 Report vs_peers(const Options& o);  // throws numeric: a peer computes something else than we do
 
 }  // namespace vg::bench

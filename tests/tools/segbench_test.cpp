@@ -56,6 +56,22 @@ TEST(Segbench, KernelsOfARealStep) {
   EXPECT_DOUBLE_EQ(flop, 4.0 * (27.0 * (4096 * 68 + 512 * 168 + 64 * 112) + 4096 * 12 + 8.0 * (512 * 24 + 64 * 48)));
 }
 
+TEST(Segbench, ThreadsAreModelledFromOne) {
+  const Result r = run("segbench", {"threads", "--case", "tiny", "-q", "--json"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  const Json j = Json::parse(r.out);
+  EXPECT_GT(j["calls"].get<int>(), 50);
+  double before = 0;
+  for (const Json& t : j["threads"]) {
+    const double faster = t["speedup"].get<double>();
+    EXPECT_LE(faster, 1.0001 * t["workers"].get<double>()) << t.dump();
+    EXPECT_GE(faster, 0.9999 * before) << "slower with more workers: " << t.dump();
+    before = faster;
+  }
+  EXPECT_NEAR(j["threads"][0]["speedup"].get<double>(), 1.0, 1e-6);
+  EXPECT_GT(before, 1.2);
+}
+
 TEST(Segbench, TrainWritesASectionAndReplacesIt) {
   const test::Folder folder;
   const std::string path = folder / "R.md";
