@@ -1,6 +1,8 @@
 // Facts about a model file, gathered once as JSON; the text is a view of it, so that the two cannot disagree.
 #include "layers/describe_model.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 namespace vg {
@@ -42,6 +44,38 @@ std::string to_text(const Json& j) {
   for (const Json& l : j["labels"])
     t += fmt::format("  {:>5} {:>6}  {:<34} #{:02x}{:02x}{:02x}{}\n", l["index"].get<int>(), l["id"].get<int>(), l["name"].get<std::string>(), l["rgb"][0].get<int>(),
                      l["rgb"][1].get<int>(), l["rgb"][2].get<int>(), l.contains("merged") ? "  stands for " + l["merged"].dump() : "");
+  return t;
+}
+
+Json describe_safetensors(const Safetensors& file, const std::string& path) {
+  Json tensors = Json::array();
+  std::int64_t elements = 0;
+  for (const auto& [name, t] : file.tensors) {
+    Json shape = Json::array();
+    for (int a = 0; a < t.shape().rank(); ++a) shape.push_back(t.shape()[a]);
+    Json j = {{"name", name}, {"type", name_of(t.dtype())}, {"shape", shape}};
+    if (t.dtype() == DType::f32 && t.elements() > 0) {
+      const float* v = t.data<float>();
+      float low = v[0], high = v[0];
+      std::int64_t not_finite = 0;
+      for (std::int64_t n = 0; n < t.elements(); ++n) low = std::min(low, v[n]), high = std::max(high, v[n]), not_finite += !std::isfinite(v[n]);
+      j["min"] = low, j["max"] = high, j["not_finite"] = not_finite;
+    }
+    elements += t.elements();
+    tensors.push_back(std::move(j));
+  }
+  return {{"path", path}, {"format", "safetensors"}, {"elements", elements}, {"tensors", tensors}, {"metadata", file.metadata}};
+}
+
+std::string safetensors_text(const Json& j) {
+  std::string t = fmt::format("{}\n  safetensors, no model of voxgrad: {} tensors, {} numbers (segimport makes models of known networks)\n",
+                              j["path"].get<std::string>(), j["tensors"].size(), j["elements"].get<std::int64_t>());
+  for (const auto& item : j["metadata"].items()) t += fmt::format("  metadata     {} = {}\n", item.key(), item.value().get<std::string>().substr(0, 100));
+  for (const Json& x : j["tensors"]) {
+    t += fmt::format("  {:<5} {:<22} {}", x["type"].get<std::string>(), x["shape"].dump(), x["name"].get<std::string>());
+    if (x.contains("min")) t += fmt::format("  {:.4g} .. {:.4g}{}", x["min"].get<double>(), x["max"].get<double>(), x["not_finite"].get<int>() ? ", NaN or infinite values" : "");
+    t += "\n";
+  }
   return t;
 }
 

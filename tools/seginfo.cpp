@@ -1,5 +1,7 @@
 // seginfo: what is in a file? Of an image header, place in the patient, values, labels by name; of a model or checkpoint network, recipe, labels,
 // provenance. As one screen or as JSON.
+#include <filesystem>
+
 #include "layers/describe_model.h"
 #include "nifti/describe.h"
 #include "tools/program.h"
@@ -11,7 +13,7 @@ int main(int argc, char** argv) {
   std::string table;
   bool json = false, labels = false, no_labels = false;
   vg::InspectOptions options;
-  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz, .hdr), MGH (.mgz), NRRD, PNG or model files")->required();
+  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz, .hdr), MGH (.mgz), NRRD, PNG, model or safetensors files")->required();
   app.add_flag("--json", json, "One JSON object (an array for several files) instead of text");
   app.add_flag("--header", options.header_only, "Read the header alone, not the voxels");
   auto* yes = app.add_flag("--labels", labels, "Count the values as labels, whatever they look like");
@@ -30,6 +32,14 @@ int main(int argc, char** argv) {
             reports.push_back(model);
           else
             std::fputs(vg::to_text(model).c_str(), stdout);
+          continue;
+        }
+        if (std::filesystem::path(file).extension() == ".safetensors") {  // by name: the format has no mark of its own
+          const nlohmann::json weights = vg::describe_safetensors(vg::read_safetensors(file), file);
+          if (json)
+            reports.push_back(weights);
+          else
+            std::fputs(vg::safetensors_text(weights).c_str(), stdout);
           continue;
         }
         const vg::FileReport report = vg::inspect(file, lut, options);
