@@ -22,6 +22,7 @@ int segbench(bench::Report (*measure)(const bench::Options&), bench::Options o, 
   if (!out.quiet) o.say = [](const std::string& text) { std::fprintf(stderr, "segbench: %s\n", text.c_str()); };
   bench::Report r = measure(o);
   if (const std::string path = os::environment("VG_CPU"); !path.empty()) r.title += " on " + path;
+  if (out.exact || out.direct) r.title += out.exact ? " --exact" : " --direct";
   if (!out.markdown.empty()) bench::write_markdown(out.markdown, r, command);
   std::fputs((out.json ? bench::to_json(r) : bench::to_table(r)).c_str(), stdout);
   return 0;
