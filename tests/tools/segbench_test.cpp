@@ -79,11 +79,13 @@ TEST(Segbench, TrainWritesASectionAndReplacesIt) {
   ASSERT_EQ(first.code, 0) << first.err;
   EXPECT_TRUE(contains(first.out, "parameters, input (2, 16, 16, 16, 1), 3 classes; loss ")) << first.out;
   ASSERT_EQ(run("segbench", {"peak", "--quick", "-q", "--markdown", path}).code, 0);
-  ASSERT_EQ(run("segbench", {"train", "--case", "tiny", "-n", "3", "--direct", "-q", "--markdown", path}).code, 0);
+  ASSERT_EQ(run("segbench", {"train", "--case", "tiny", "-n", "3", "-q", "--markdown", path}).code, 0);
+  ASSERT_EQ(run("segbench", {"train", "--case", "tiny", "-n", "1", "--direct", "-q", "--markdown", path}).code, 0);
   const std::string text = os::read_text(path);
-  EXPECT_EQ(text.find("## train tiny"), text.rfind("## train tiny")) << text;
+  EXPECT_EQ(text.find("## train tiny\n"), text.rfind("## train tiny\n")) << text;
+  EXPECT_TRUE(contains(text, "## train tiny --direct\n")) << text;
   EXPECT_LT(text.find("## train tiny"), text.find("## peak")) << text;
-  EXPECT_TRUE(contains(text, "segbench train --case tiny -n 3 --direct")) << text;
+  EXPECT_TRUE(contains(text, "segbench train --case tiny -n 3 -q")) << text;
   EXPECT_FALSE(contains(text, "-n 2 ")) << text;
   EXPECT_TRUE(contains(text, ", commit ")) << text;
 }
