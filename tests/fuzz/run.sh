@@ -12,6 +12,7 @@ record=${VG_FUZZ_RECORD:-tests/fuzz} work=${VG_FUZZ_WORK:-build/fuzz/work} bin=$
 if [[ -z ${VG_FUZZ_BIN:-} ]]; then
   cmake --preset fuzz > /dev/null
   cmake --build build/fuzz --target fuzz_files fuzz_models >&2
+  git describe --always --dirty --abbrev=7 --exclude '*' > build/fuzz/bin/commit
 fi
 counter=$record/counter.md
 mkdir -p "$work" "$record/corpus"
@@ -28,7 +29,7 @@ TEXT
 # note TARGET EXECUTIONS EDGES INPUTS
 note() {
   local commit
-  commit=$(git describe --always --dirty --abbrev=7 --exclude '*')
+  commit=$(cat "$bin/commit" 2> /dev/null || echo unknown)  # of the programs, not of what is checked out by now
   awk -F' *[|] *' -v t="$1" -v n="$2" -v rest="$3 | $4 | $(date -u +%F) | $commit |" '
     $2 == t { printf "| %s | %d | %s\n", t, $3 + n, rest; found = 1; next }
     { print }
