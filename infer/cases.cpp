@@ -7,6 +7,8 @@
 #include <set>
 #include <sstream>
 
+#include "nifti/dicom.h"
+#include "nifti/volume.h"
 #include "tensor/error.h"
 #include "tensor/os.h"
 
@@ -16,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kWritten[] = {".nii.gz", ".nii", ".mgz", ".mgh", ".png"};
-constexpr const char* kReadOnly[] = {".hdr.gz", ".hdr", ".nrrd", ".nhdr"};
+constexpr const char* kReadOnly[] = {".hdr.gz", ".hdr", ".nrrd", ".nhdr", ".dcm", ".dcm.gz", ".ima", ".zip"};
 
 std::string lower(std::string s) {
   std::transform(s.begin(), s.end(), s.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -36,12 +38,17 @@ std::string ending_of(const std::string& name) {
   return written.empty() ? ending_among(name, kReadOnly) : written;
 }
 
+// "bold.nii.gz,3" -> "bold_3"
 std::string stem_of(const std::string& path) {
-  const std::string file = fs::path(path).filename().string();
-  return file.substr(0, file.size() - ending_of(file).size());
+  const Pick pick = pick_of(path);
+  const std::string file = (fs::path(pick.path) / "").parent_path().filename().string();  // of a folder with or without a slash behind it
+  std::string stem = file.substr(0, file.size() - ending_of(file).size());
+  if (pick.series) stem += fmt::format("_series{}", *pick.series);
+  if (pick.frame) stem += fmt::format("_{}", *pick.frame);
+  return stem;
 }
 
-std::string result_ending(const std::string& input) { return ending_of(input) == ".png" ? ".png" : ".nii.gz"; }
+std::string result_ending(const std::string& input) { return ending_of(pick_of(input).path) == ".png" ? ".png" : ".nii.gz"; }
 
 std::vector<Case> bids(const std::string& root, const std::string& output) {
   std::vector<Case> cases;
@@ -57,20 +64,31 @@ std::vector<Case> bids(const std::string& root, const std::string& output) {
   return cases;
 }
 
+bool holds_dicom(const std::string& folder) {
+  for (const auto& entry : fs::recursive_directory_iterator(folder, fs::directory_options::skip_permission_denied))
+    if (entry.is_regular_file() && is_dicom(entry.path().string())) return true;
+  return false;
+}
+
 }  // namespace
 
 std::vector<Case> find_cases(const std::string& input, const std::string& output) {
   std::vector<std::string> scans;
   std::vector<Case> cases;
   const fs::path path(input);
-  if (!fs::exists(path)) fail(ErrorCode::io, "{}: No such file or directory", input);
+  if (!fs::exists(pick_of(input).path)) fail(ErrorCode::io, "{}: No such file or directory", input);
   if (fs::is_directory(path)) {
     if (fs::exists(path / "dataset_description.json")) {
       cases = bids(input, output);
     } else {
       for (const auto& entry : fs::directory_iterator(path))
         if (entry.is_regular_file() && entry.path().filename().string()[0] != '.' && !ending_of(entry.path().string()).empty()) scans.push_back(entry.path().string());
-      if (scans.empty()) fail(ErrorCode::io, "{}: no scans (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .png) in this folder", input);
+      const auto no_scan = [](const std::string& scan) { return !ending_of(scan).starts_with(".dcm") && ending_of(scan) != ".ima"; };
+      // Slices of DICOM, with or without an ending, here or in folders below, are one scan together.
+      if (scans.empty() || std::none_of(scans.begin(), scans.end(), no_scan)) {
+        if (scans.empty() && !holds_dicom(input)) fail(ErrorCode::io, "{}: no scans (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .png, .zip, DICOM) in this folder", input);
+        scans = {input};
+      }
     }
   } else if (lower(path.extension().string()) == ".txt") {
     std::istringstream lines(os::read_text(input));

@@ -11,7 +11,8 @@ struct Case {
   std::string output;  // the label map: .nii.gz, or .png for a PNG, or the ending that was asked for
 };
 
-// input:  a scan (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .png);  a folder: every scan in it;  a folder with dataset_description.json: every *_T1w.nii[.gz] in
+// input:  a scan (.nii, .nii.gz, .mgz, .mgh, .hdr, .nrrd, .png, .dcm, .zip of DICOM), with a volume or series picked as for pick_of;  a folder of
+//         DICOM: one scan;  a folder: every scan in it;  a folder with dataset_description.json: every *_T1w.nii[.gz] in
 //         sub-*/[ses-*/]anat;  a .txt: one path a line, empty lines and #-comments skipped, relative to the list's folder.
 // output: for one scan a file name (known ending) or a folder; for several a folder. NAME_seg.nii.gz; for BIDS the same sub-folders and
 //         ..._desc-voxgrad_dseg.nii.gz.

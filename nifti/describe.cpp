@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <map>
 
 #include "nifti/conform.h"
+#include "nifti/dicom.h"
 #include "nifti/png.h"
 #include "tensor/error.h"
 #include "tensor/os.h"
@@ -88,14 +90,17 @@ Size3 FileReport::size() const {
   return s;
 }
 
-FileReport inspect(const std::string& path, const Lut& lut, const InspectOptions& options) {
+FileReport inspect(const std::string& name, const Lut& lut, const InspectOptions& options) {
+  const Pick pick = pick_of(name);
+  const std::string& path = pick.path;
   FileReport report;
-  report.path = path;
+  report.path = name;
   constexpr int kIntentLabel = 1002;
   constexpr PixelOptions kAnyPixel{.luminance = true, .magnitude = true};
   bool palette = false;
   Volume volume;
-  {
+  const bool dicom = is_dicom(path);
+  if (!std::filesystem::is_directory(path)) {
     os::InputFile file(path);
     report.file_bytes = file.size();
     std::byte start[8];
@@ -115,13 +120,13 @@ FileReport inspect(const std::string& path, const Lut& lut, const InspectOptions
       volume.voxels = real;
     }
   } else if (options.header_only) {
-    take_image(read_image_header(path, kAnyPixel), report);
+    take_image(dicom ? read_dicom_header(path, pick.series) : read_image_header(path, kAnyPixel), report);
   } else {
-    const Image image = read_image(path, kAnyPixel);
+    const Image image = dicom ? read_dicom(path, pick.series) : read_image(path, kAnyPixel);
     take_image(image, report);
-    Image flat = image;             // shares the voxels
-    flat.dim = {image.elements()};  // all frames in a row: places do not matter here
-    const Volume values = to_volume(flat);
+    Image flat = image;  // shares the voxels
+    if (!pick.frame) flat.dim = {image.elements()};  // all frames in a row: places do not matter here
+    const Volume values = to_volume(flat, {.frame = pick.frame});
     volume.voxels = values.voxels;
     report.warnings = values.warnings;
   }
@@ -138,7 +143,7 @@ FileReport inspect(const std::string& path, const Lut& lut, const InspectOptions
 std::string to_text(const FileReport& r, const Lut& lut) {
   std::string out = r.path + "\n";
   auto line = [&](const char* key, const std::string& text) { out += fmt::format("  {:<12} {}\n", key, text); };
-  line("format", fmt::format("{}, {} bytes", r.format, r.file_bytes));
+  line("format", r.file_bytes > 0 ? fmt::format("{}, {} bytes", r.format, r.file_bytes) : r.format);
   line("voxels", fmt::format("{}, {}{}", joined(r.dim), name_of(r.type),
                              r.slope != 1 || r.inter != 0 ? fmt::format(", x {:g} + {:g}", r.slope, r.inter) : ""));
   line("spacing", fmt::format("{:.4g} x {:.4g} x {:.4g} mm{}", r.spacing[0], r.spacing[1], r.spacing[2],

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <new>
 
+#include "nifti/dicom.h"
 #include "nifti/files.h"
 #include "nifti/gzip.h"
 #include "nifti/header.h"
@@ -206,6 +207,7 @@ Image parse_image(std::span<const std::byte> bytes, const std::string& name, con
 }
 
 Image read_image(const std::string& path, const PixelOptions& options) {
+  if (is_dicom(path)) return read_dicom(path);
   if (files::is_pair_name(path)) return files::read_pair(path, options);
   auto bytes = std::make_shared<Buffer>(files::load(path));
   if (files::is_nrrd({bytes->data(), bytes->size()})) return files::parse_nrrd(std::move(bytes), path, path);
@@ -213,6 +215,7 @@ Image read_image(const std::string& path, const PixelOptions& options) {
 }
 
 Image read_image_header(const std::string& path, const PixelOptions& options) {
+  if (is_dicom(path)) return read_dicom_header(path);
   const std::string file = files::is_pair_name(path) ? files::header_of_pair(path) : path;
   const files::Start start = files::load_start(file, kHeaderProbeBytes);
   if (files::is_mgh(start.bytes, file)) return files::parse_mgh_header(start.bytes, start.packed, file);

@@ -97,7 +97,7 @@ struct PixelOptions {
 
 // Any file that this folder reads, told by content where the content tells, plain or gzip:
 //   NIfTI-1 and NIfTI-2, one file or a pair (x.hdr and x.img, each plain or .gz; either name opens the pair);
-//   MGH and MGZ;  NRRD with its voxels in the same or in another file (.nhdr).
+//   MGH and MGZ;  NRRD with its voxels in the same or in another file (.nhdr);  DICOM (dicom.h): a file, folder or zip of one series.
 // No more than 64 MiB + 4 x the bytes present are allocated before the data are proved present. Throws io, bad_file (broken) or unsupported
 // (colour, complex, 128-bit, ANALYZE), always with the file's name.
 Image read_image(const std::string& path, const PixelOptions& options = {});

@@ -2,12 +2,15 @@
 #include "nifti/volume.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <mutex>
 #include <vector>
 
 #include "nifti/convert.h"
+#include "nifti/dicom.h"
 #include "nifti/files.h"
 #include "nifti/header.h"
 #include "nifti/png.h"
@@ -90,11 +93,54 @@ Volume to_labels(const Image& image, const ReadOptions& options) {
   return v;
 }
 
-Volume read_volume(const std::string& path, const ReadOptions& options) {
+namespace {
+
+// The number that `text` is all of.
+template <class T>
+bool whole(std::string_view text, std::optional<T>& to) {
+  T v = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || v < 0) return false;
+  to = v;
+  return true;
+}
+
+// Where a name says what options do not.
+std::pair<std::string, ReadOptions> meant(const std::string& path, ReadOptions options) {
+  Pick pick = pick_of(path);
+  if (!options.frame) options.frame = pick.frame;
+  if (!options.series) options.series = pick.series;
+  return {std::move(pick.path), options};
+}
+
+}  // namespace
+
+Pick pick_of(const std::string& path) {
+  Pick pick{path};
+  std::string rest = path;
+  std::error_code ignored;
+  while (!std::filesystem::exists(rest, ignored)) {
+    const std::size_t comma = rest.rfind(',');
+    if (comma == std::string::npos) return {path};
+    const std::string_view last = std::string_view(rest).substr(comma + 1);
+    constexpr std::string_view kSeries = "series=";
+    const bool good = last.starts_with(kSeries) ? !pick.series && whole(last.substr(kSeries.size()), pick.series) : !pick.frame && whole(last, pick.frame);
+    if (!good) return {path};
+    rest.resize(comma);
+  }
+  pick.path = rest;
+  return pick;
+}
+
+Volume read_volume(const std::string& name, const ReadOptions& given) {
+  const auto [path, options] = meant(name, given);
+  if (is_dicom(path)) return to_volume(read_dicom(path, options.series), options);
   return is_png(path) ? png_to_volume(read_png(path)) : to_volume(read_image(path, options.pixels), options);
 }
 
-Volume read_labels(const std::string& path, const ReadOptions& options) {
+Volume read_labels(const std::string& name, const ReadOptions& given) {
+  const auto [path, options] = meant(name, given);
+  if (is_dicom(path)) return to_labels(read_dicom(path, options.series), options);
   return is_png(path) ? png_to_labels(read_png(path)) : to_labels(read_image(path, options.pixels), options);
 }
 

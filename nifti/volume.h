@@ -30,7 +30,17 @@ struct Volume {
 struct ReadOptions {
   std::optional<std::int64_t> frame = {};  // one volume of a 4-D (or 5-D) file; default: all, as channels
   PixelOptions pixels = {};                // what to do with colour and complex voxels; default: refuse
+  std::optional<int> series = {};          // of a DICOM folder or archive with several (dicom.h)
 };
+
+// A name may say which volume is meant: "bold.nii.gz,3" is volume 3 (from 0), "study.zip,series=1" series 1, "study.zip,series=1,3" both. Names of
+// things that exist are never split.
+struct Pick {
+  std::string path;
+  std::optional<std::int64_t> frame = {};
+  std::optional<int> series = {};
+};
+Pick pick_of(const std::string& path);
 
 // Stored numbers -> f32: slope * stored + inter in double, then rounded once. NaN and infinities stay and are counted (warning non_finite).
 // Axes beyond the third become channels; more than one of them longer than 1 is unsupported without `frame`.
@@ -38,7 +48,7 @@ Volume to_volume(const Image& image, const ReadOptions& options = {});
 // Stored numbers -> i32 labels. Values further than 1e-3 from a whole number, not finite or beyond 32 bits are refused (bad_file).
 Volume to_labels(const Image& image, const ReadOptions& options = {});
 
-// Every format of read_image, and PNG. Throws as read_image and read_png do.
+// Every format of read_image, and PNG; names as for pick_of, where options say nothing else. Throws as read_image and read_png do.
 Volume read_volume(const std::string& path, const ReadOptions& options = {});
 Volume read_labels(const std::string& path, const ReadOptions& options = {});
 

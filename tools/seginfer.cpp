@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 struct Arguments {
   std::string input, output, model, device = "auto", volumes, confidence, qc, report, max_memory;
-  int threads = 0;
+  int threads = 0, volume = -1, series = -1;
   bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false, head_only = false;
 };
 
@@ -39,6 +39,14 @@ void make_parent(const std::string& path) {
   std::error_code error;
   if (!folder.empty()) fs::create_directories(folder, error);
   if (error) fail(ErrorCode::io, "{}: {}", folder.string(), error.message());
+}
+
+// The scan's name with what --series and --volume say.
+std::string picked(const Arguments& a) {
+  std::string name = a.input;
+  if (a.series >= 0) name += ",series=" + std::to_string(a.series);
+  if (a.volume >= 0) name += "," + std::to_string(a.volume);
+  return name;
 }
 
 void write_labels(const Segmentation& s, const std::string& path, const Lut& lut) {
@@ -85,7 +93,7 @@ int seginfer(Arguments a) {
   }
   Context ctx(device);
   if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
-  const std::vector<Case> cases = find_cases(a.input, a.output);
+  const std::vector<Case> cases = find_cases(picked(a), a.output);
   if (a.dry_run || a.plan) {
     for (const Case& c : cases) {
       const Shape shape = network_input(segmenter, read_volume(c.input));
@@ -127,7 +135,7 @@ int seginfer(Arguments a) {
 int main(int argc, char** argv) {
   Arguments a;
   CLI::App app("Segments scans with a voxgrad model: labels on each scan's own grid, volumes, confidence, a picture for quality control.", "seginfer");
-  app.add_option("-i,--i,--t1,--input", a.input, "a scan, a folder, a BIDS data set, or a .txt list");
+  app.add_option("-i,--i,--t1,--input", a.input, "a scan (NIfTI, MGH, NRRD, PNG, DICOM file, folder or zip), a folder of scans, a BIDS data set, or a .txt list");
   app.add_option("-o,--o,--output", a.output, "label map (.nii.gz, .nii, .mgz, .mgh, .png) or folder");
   app.add_option("-m,--model", a.model, "model file")->required();
   app.add_option("-d,--device", a.device, "auto, cpu, sim, cuda, cuda:N")->capture_default_str();
@@ -140,6 +148,8 @@ int main(int argc, char** argv) {
   app.add_option("--max-mem", a.max_memory, "memory to stay within, e.g. 4G: slower plans are taken, what fits by none is refused");
   app.add_flag("--head-only", a.head_only, "labels only where the scan differs from its background; saves most of the work where the background is one value");
   app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
+  app.add_option("--volume", a.volume, "of a 4-D scan: this volume, from 0 (the same as -i FILE,N)")->check(CLI::NonNegativeNumber);
+  app.add_option("--series", a.series, "of a DICOM folder or zip with several: this series, from 0 (the same as -i FOLDER,series=N)")->check(CLI::NonNegativeNumber);
   app.add_flag("--conformed", a.conformed, "results on the network's grid instead of the scan's");
   app.add_flag("--dry-run", a.dry_run, "say what would be done, and its memory");
   app.add_flag("--plan", a.plan, "print the network's layers with shapes and costs");

@@ -13,7 +13,10 @@ int main(int argc, char** argv) {
   std::string table;
   bool json = false, labels = false, no_labels = false;
   vg::InspectOptions options;
-  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz, .hdr), MGH (.mgz), NRRD, PNG, model or safetensors files")->required();
+  int volume = -1, series = -1;
+  app.add_option("FILE", files, "NIfTI (.nii, .nii.gz, .hdr), MGH (.mgz), NRRD, PNG, DICOM (file, folder or zip), model or safetensors files")->required();
+  app.add_option("--volume", volume, "Of a 4-D file: this volume, from 0 (the same as FILE,N)")->check(CLI::NonNegativeNumber);
+  app.add_option("--series", series, "Of a DICOM folder or zip: this series, from 0 (the same as FILE,series=N)")->check(CLI::NonNegativeNumber);
   app.add_flag("--json", json, "One JSON object (an array for several files) instead of text");
   app.add_flag("--header", options.header_only, "Read the header alone, not the voxels");
   auto* yes = app.add_flag("--labels", labels, "Count the values as labels, whatever they look like");
@@ -24,9 +27,11 @@ int main(int argc, char** argv) {
     options.labels = labels ? vg::LabelGuess::yes : no_labels ? vg::LabelGuess::no : vg::LabelGuess::automatic;
     nlohmann::json reports = nlohmann::json::array();
     int failed = 0;
-    for (const std::string& file : files) {
+    for (std::string& file : files) {
+      if (series >= 0) file += ",series=" + std::to_string(series);
+      if (volume >= 0) file += "," + std::to_string(volume);
       try {
-        if (vg::is_model_file(file)) {
+        if (std::filesystem::is_regular_file(file) && vg::is_model_file(file)) {
           const nlohmann::json model = vg::describe_model(vg::read_model(file), file);
           if (json)
             reports.push_back(model);

@@ -17,6 +17,7 @@ struct Arguments {
   int folds = 1;
   std::uint64_t seed = 0;
   std::int64_t volume = -1;
+  int series = -1;
   bool labels = false, json = false, quiet = false;
 };
 
@@ -31,6 +32,7 @@ int slices(Arguments& a) {
 ReadOptions frame_of(const Arguments& a) {
   ReadOptions o;
   if (a.volume >= 0) o.frame = a.volume;
+  if (a.series >= 0) o.series = a.series;
   return o;
 }
 
@@ -103,11 +105,12 @@ int main(int argc, char** argv) {
   s->add_flag("--radiological", a.slices.radiological, "The patient's right on the left of the picture");
   s->add_flag("-q,--quiet", a.quiet, "Print nothing but errors");
   auto* c = app.add_subcommand("conform", "256^3 voxels of 1 mm, axes LIA, grey values 0..255, as FreeSurfer conforms");
-  auto* v = app.add_subcommand("convert", "NIfTI, MGH, NRRD or PNG to the format that the output's ending names");
+  auto* v = app.add_subcommand("convert", "NIfTI, MGH, NRRD, PNG or DICOM (a file, folder or zip) to the format that the output's ending names");
   for (auto* sub : {c, v}) {
     sub->add_option("IN", a.input, "Image")->required();
     sub->add_option("OUT", a.output, ".nii.gz, .nii, .mgz, .mgh, .png")->required();
     sub->add_flag("--labels", a.labels, "Whole numbers are ids: nothing between them is made up");
+    sub->add_option("--series", a.series, "Of a DICOM folder or zip: this series, from 0")->check(CLI::NonNegativeNumber);
     sub->add_option("--volume", a.volume, "Of a 4-D file: this volume, from 0")->check(CLI::NonNegativeNumber);
   }
   v->add_option("--orientation", a.orientation, "Turn the axes, e.g. RAS");

@@ -2,15 +2,18 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "nifti/deflate.h"
+#include "nifti/dicom_series.h"
 #include "nifti/files.h"
 #include "nifti/gzip.h"
 #include "nifti/header.h"
 #include "nifti/lut.h"
 #include "nifti/png.h"
 #include "nifti/volume.h"
+#include "nifti/zip.h"
 #include "tests/fuzz/target.h"
 #include "tests/nifti/fixture.h"
 
@@ -255,6 +258,80 @@ std::vector<Bytes> png_seeds() {
           png_of(1, 1, 8, 0, true, 2), png_of(8, 8, 8, 0, true, 79), png_of(8, 8, 4, 3, true, 79)};
 }
 
+// ---- DICOM: the elements of files, as the plug-in passes them on, files divided by a line "-"; and archives
+
+void dicom_elements(Input input) {
+  std::vector<dicom::Header> headers(1);
+  const std::string text = text_of(input);
+  for (std::size_t at = 0; at <= text.size() && headers.size() < 100;) {
+    const std::size_t end = std::min(text.find("\n-\n", at), text.size());
+    headers.back().name = "f" + std::to_string(headers.size());
+    dicom::add_record(headers.back(), text.substr(at, end - at));
+    at = end + 3;
+    if (at <= text.size()) headers.emplace_back();
+  }
+  bool any = false;
+  for (const dicom::Series& series : dicom::group(headers))
+    any |= accepted([&] {
+      const dicom::Stack s = dicom::stack(headers, series);
+      promise(is_finite(s.place.affine) && !is_singular(s.place.affine), "a place that cannot be inverted");
+      promise(static_cast<std::int64_t>(s.slices.size()) == s.size[2] * s.times, "slices that do not fill the volume");
+      for (const dicom::Slice& slice : s.slices) {
+        promise(slice.file < headers.size() && slice.frame >= 0 && slice.frame < s.frames_of(slice.file, headers), "a slice of no file");
+        promise(std::isfinite(slice.slope) && std::isfinite(slice.inter), "a scaling that is no number");
+      }
+      std::vector<std::byte> pixels(64, std::byte{0xa5});
+      dicom::clean_bits(pixels.data(), static_cast<std::int64_t>(pixels.size() / size_of(s.type)), s);
+    });
+  if (!any) fail(ErrorCode::bad_file, "f: no volume");
+}
+std::vector<Bytes> dicom_seeds() {
+  const auto slice = [](int z, const std::string& more = "") {
+    return "-1 0020 000e 1.2\n-1 0008 0018 1.2." + std::to_string(z) + "\n-1 0020 0013 " + std::to_string(z) +
+           "\n-1 0028 0004 MONOCHROME2\n-1 0028 0010 3\n-1 0028 0011 4\n-1 0028 0100 16\n-1 0028 0101 12\n-1 0028 0102 11\n-1 0028 0103 1\n"
+           "-1 0020 0037 1\\0\\0\\0\\1\\0\n-1 0028 0030 1\\2\n-1 0020 0032 0\\0\\" +
+           std::to_string(z) + more;
+  };
+  std::string frames = "-1 0028 0004 MONOCHROME1\n-1 0028 0010 3\n-1 0028 0011 4\n-1 0028 0008 2\n-1 0028 0100 32\n-2 0020 0037 0\\1\\0\\0\\0\\-1\n-2 0028 0030 1\\2\n";
+  frames += "0 0020 0032 1\\2\\3\n0 0028 1053 2\n1 0020 0032 2\\2\\3\n1 0028 1053 3\n";
+  return {bytes_of(slice(1) + "\n-\n" + slice(2) + "\n-\n" + slice(3)), bytes_of(slice(1, "\n-1 0018 0050 2\n-1 0028 1053 0.5\n-1 0028 1052 -3")),
+          bytes_of(slice(1) + "\n-\n" + slice(2) + "\n-\n" + slice(1, "\n-1 0008 0018 9\n-1 0020 0100 2") + "\n-\n" + slice(2, "\n-1 0008 0018 8\n-1 0020 0100 2")), bytes_of(frames),
+          bytes_of(slice(1, "\n-1 0028 0008 2\n-1 3004 000c 0\\5\n-1 3004 000e 0.1"))};
+}
+
+void zip(Input input) {
+  for (const ZipEntry& e : zip_entries(input, "f.zip")) {
+    const Buffer plain = zip_read(input, e, "f.zip");
+    promise(plain.size() == e.plain, "an entry of another size");
+  }
+}
+std::vector<Bytes> zip_seeds() {
+  const auto le = [](std::size_t v, int n) {
+    std::string s;
+    for (int b = 0; b < n; ++b) s += static_cast<char>(v >> 8 * b);
+    return s;
+  };
+  std::vector<Bytes> seeds;
+  for (const bool packed : {false, true}) {
+    const std::string plain(40, 'z');
+    std::string data = plain;
+    if (packed) {
+      data.resize(64);
+      z_stream z{};
+      deflateInit2(&z, 6, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY);
+      z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(plain.data())), z.avail_in = 40;
+      z.next_out = reinterpret_cast<Bytef*>(data.data()), z.avail_out = 64;
+      deflate(&z, Z_FINISH);
+      data.resize(z.total_out);
+      deflateEnd(&z);
+    }
+    const std::string facts = le(0, 2) + le(packed ? 8 : 0, 2) + le(0, 4) + le(crc32(0, reinterpret_cast<const Bytef*>(plain.data()), 40), 4) + le(data.size(), 4) + le(40, 4) + le(1, 2) + le(0, 2);
+    const std::string local = "PK\3\4" + le(20, 2) + facts + "a" + data, entry = "PK\1\2" + le(20, 2) + le(20, 2) + facts + le(0, 14) + "a";
+    seeds.push_back(bytes_of(local + entry + "PK\5\6" + le(0, 4) + le(1, 2) + le(1, 2) + le(entry.size(), 4) + le(local.size(), 4) + le(0, 2)));
+  }
+  return seeds;
+}
+
 // ---- tables of labels
 
 void lut(Input input) {
@@ -277,7 +354,8 @@ std::vector<Bytes> lut_seeds() {
 
 constexpr Target kTargets[] = {{"nifti", nifti, nifti_seeds}, {"pair", pair, pair_seeds}, {"gzip", gzip_stream, gzip_seeds},
                                {"deflate", deflate, deflate_seeds}, {"mgh", mgh, mgh_seeds}, {"nrrd", nrrd, nrrd_seeds},
-                               {"png", png, png_seeds}, {"lut", lut, lut_seeds}};
+                               {"png", png, png_seeds}, {"lut", lut, lut_seeds},
+                               {"dicom", dicom_elements, dicom_seeds}, {"zip", zip, zip_seeds}};
 
 }  // namespace
 

@@ -195,6 +195,7 @@ Complaints check_calls(const std::string& path, const std::string& text) {
     if (library && streams.contains(word) && i >= 2 && code.compare(i - 2, 2, "::") == 0)
       complaints.push_back(fmt::format("{}:{}: std::{} in a library", path, line, word));
     if (!never.contains(word) && !(library && not_in_libraries.contains(word))) continue;
+    if (word == "_exit" && path == "tensor/os_child.cpp") continue;  // the one place that ends a process: the child that it made
     const std::size_t next = code.find_first_not_of(" \n", end);
     if (next == std::string::npos || code[next] != '(') continue;
     // A member or a function of another namespace of that name is something else.
