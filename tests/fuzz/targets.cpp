@@ -308,7 +308,7 @@ void zip(Input input) {
 std::vector<Bytes> zip_seeds() {
   const auto le = [](std::size_t v, int n) {
     std::string s;
-    for (int b = 0; b < n; ++b) s += static_cast<char>(v >> 8 * b);
+    for (int b = 0; b < n; ++b, v >>= 8) s += static_cast<char>(v);
     return s;
   };
   std::vector<Bytes> seeds;
