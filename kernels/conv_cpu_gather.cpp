@@ -141,14 +141,16 @@ void GatherRun::pack(const Block& block, std::size_t input, int64_t first, int64
   const GatherWeights& w = g_.weights;
   const int64_t width = this->width(block), channels = g_.inputs[input].channels;
   float* const to = packed_ + block.weights + first_line_[input] * width;
-  const auto line = [&](int64_t kernel_row, int64_t k) {
-    return (kernel_row * w.kernel[2] + tap_position_[static_cast<std::size_t>(k)]) * channels;
-  };
-  for (int64_t i = first; i < last; ++i) {
-    const float* from = w.data + block.first * w.out_step + (g_.inputs[input].first + i) * w.in_step;
-    for (int64_t r = 0; r < kernel_rows_; ++r)
-      for (int64_t k = 0; k < w.kernel[2]; ++k)
-        kernels_.gather_line(to + (line(r, k) + i) * width, from++, w.out_step, block.channels, static_cast<int>(width));
+  const int64_t taps = kernel_rows_ * w.kernel[2], together = w.in_step == taps ? last - first : 1;  // channels whose taps are neighbours
+  std::vector<float*> lines(static_cast<std::size_t>(together * taps));
+  for (int64_t i = first; i < last; i += together) {
+    for (int64_t c = 0; c < together; ++c)
+      for (int64_t k = 0; k < taps; ++k) {
+        const int64_t tap = k / w.kernel[2] * w.kernel[2] + tap_position_[static_cast<std::size_t>(k % w.kernel[2])];
+        lines[static_cast<std::size_t>(c * taps + k)] = to + (tap * channels + i + c) * width;
+      }
+    kernels_.gather_lines(lines.data(), together * taps, w.data + block.first * w.out_step + (g_.inputs[input].first + i) * w.in_step,
+                          w.out_step, block.channels, static_cast<int>(width));
   }
 }
 

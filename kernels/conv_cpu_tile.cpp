@@ -119,13 +119,44 @@ void finish(float* y, std::int64_t y_step, const float* tile, std::int64_t tile_
   });
 }
 
-// to[c] = from[c step] for c < channels, 0 up to width (whole vectors).
-void gather_line(float* to, const float* from, std::int64_t step, int channels, int width) {
-  const VI index = hn::Mul(hn::Iota(I(), 0), hn::Set(I(), static_cast<std::int32_t>(step)));
+// Four channels x one vector of lines at a time become blocks of 4 x 4 in registers, and leave as runs of four channels: a gather takes one
+// cache access per float.
+void gather_lines(float* const* to, std::int64_t lines, const float* from, std::int64_t step, int channels, int width) {
+  if (lines == 1 && step == 1) {
+    for_vectors(channels, [&](std::int64_t c, auto part) HWY_ATTR { store(load(from + c, part), to[0] + c, part); });
+    for (int c = channels; c < width; ++c) to[0][c] = 0.0f;
+    return;
+  }
   int c = 0;
-  for (; c + kLanes <= channels; c += kLanes) hn::StoreU(hn::GatherIndex(F(), from + c * step, index), F(), to + c);
-  for (; c < channels; ++c) to[c] = from[c * step];
-  for (; c < width; ++c) to[c] = 0.0f;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::Repartition<double, F> pairs;
+  const auto low = [](VF a, VF b) HWY_ATTR { return hn::BitCast(hn::Repartition<double, F>(), hn::InterleaveLower(F(), a, b)); };
+  const auto high = [](VF a, VF b) HWY_ATTR { return hn::BitCast(hn::Repartition<double, F>(), hn::InterleaveUpper(F(), a, b)); };
+  for (; c + 4 <= channels; c += 4)
+    for (std::int64_t l = 0; l < lines; l += kLanes) {
+      const std::int64_t count = lines - l < kLanes ? lines - l : kLanes;
+      VF v[4];
+      for (int k = 0; k < 4; ++k) {
+        const float* x = from + (c + k) * step + l;
+        v[k] = count == kLanes ? load(x, All{}) : load(x, Part{static_cast<std::size_t>(count)});
+      }
+      const auto t0 = low(v[0], v[1]), t1 = high(v[0], v[1]), t2 = low(v[2], v[3]), t3 = high(v[2], v[3]);
+      HWY_ALIGN float block[4 * kLanes];  // [line mod 4][line / 4][channel]
+      hn::Store(hn::BitCast(F(), hn::InterleaveLower(pairs, t0, t2)), F(), block);
+      hn::Store(hn::BitCast(F(), hn::InterleaveUpper(pairs, t0, t2)), F(), block + kLanes);
+      hn::Store(hn::BitCast(F(), hn::InterleaveLower(pairs, t1, t3)), F(), block + 2 * kLanes);
+      hn::Store(hn::BitCast(F(), hn::InterleaveUpper(pairs, t1, t3)), F(), block + 3 * kLanes);
+      for (std::int64_t i = 0; i < count; ++i) {
+        float* const line = to[l + i] + c;
+        const float* const four = block + i % 4 * kLanes + i / 4 * 4;
+        hn::StoreU(hn::LoadU(hn::CappedTag<float, 4>(), four), hn::CappedTag<float, 4>(), line);
+      }
+    }
+#endif
+  for (std::int64_t l = 0; l < lines; ++l) {
+    for (int k = c; k < channels; ++k) to[l][k] = from[k * step + l];
+    for (int k = channels; k < width; ++k) to[l][k] = 0.0f;
+  }
 }
 
 template <int N, int... V>
@@ -144,7 +175,7 @@ const TileKernels* make_tile_kernels() {
     fill<2>(k, std::make_integer_sequence<int, voxels_of(2)>());
     fill<3>(k, std::make_integer_sequence<int, voxels_of(3)>());
     k.finish = finish;
-    k.gather_line = gather_line;
+    k.gather_lines = gather_lines;
     return k;
   }();
   return &kernels;

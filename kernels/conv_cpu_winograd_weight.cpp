@@ -4,8 +4,9 @@
 //
 // The rows / columns phases are those of the forward pass, once for x and once for dy; the outer products are the register tiles of the
 // plain weight gradient. Narrow layers: a thread sums a chunk of pieces into a du of its own. Wide ones: all threads work on one piece and
-// share out q and the input channels, so that every part of du stays in one cache. Chunks and pieces depend on one sample's shape alone; a
-// sample's chunks are added in order, samples in a binary tree, as everywhere.
+// share out q and the input channels, so that every part of du stays in one cache. Wide ones of few tiles, where du is the larger: B^T x and
+// A dy of all samples are made first, then threads share out du, and every part of it becomes dw where it is, in cache; the same bits.
+// Chunks and pieces depend on one sample's shape alone; a sample's chunks are added in order, samples in a binary tree, as everywhere.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -25,12 +26,15 @@ constexpr int64_t kSecondLevel = 1 << 20;     // bytes of du that a thread may h
 constexpr int64_t kTogetherBytes = 16 << 20;  // of transformed rows when threads share a piece
 constexpr int64_t kChunks = 32;               // of a sample, at most
 constexpr int64_t kMemory = 4 << 20;          // floats of chunk sums alive at a time, unless one sample needs more
+constexpr int64_t kFewBytes = 8 << 20;        // of both transformed tensors of a sample, all points, where du is shared out
+constexpr int64_t kFewMemory = 128 << 20;     // bytes of those of all samples
+constexpr int64_t kPart = 320 << 10;          // bytes of a part of du
 constexpr int64_t kInputs = 64;               // input channels in one piece of shared work
 
 class WeightRun {
  public:
   WeightRun(const WinogradWeights& shape, const WinogradTile& tile);
-  void run(const Exec& ex, const Grad& dw) { together_ ? run_together(ex, dw) : run_alone(ex, dw); }
+  void run(const Exec& ex, const Grad& dw) { few_tiles_ ? run_few(ex, dw) : together_ ? run_together(ex, dw) : run_alone(ex, dw); }
 
  private:
   struct Room {
@@ -50,6 +54,10 @@ class WeightRun {
   void write(const float* sum, const Grad& dw) const;
   void run_alone(const Exec& ex, const Grad& dw);
   void run_together(const Exec& ex, const Grad& dw);
+  struct Few;
+  void run_few(const Exec& ex, const Grad& dw);
+  void transform(const Few& f, int64_t n) const;
+  void few_part(const Few& f, int64_t part, float* room, const Grad& dw) const;
   int64_t sum_floats() const { return lines_ * taps_ * out_width_; }
 
   const WinogradWeights& s_;
@@ -60,7 +68,7 @@ class WeightRun {
   std::vector<Part> parts_;
   int64_t qs_, ps_, taps_, lines_ = 0, in_width_ = 0, out_width_;
   int64_t x_q_ = 0, dy_q_ = 0, chunk_tiles_ = 0, pieces_ = 0, in_chunk_ = 0, chunks_ = 0;
-  bool together_ = false;
+  bool together_ = false, few_tiles_ = false;
   const float* zeros_ = nullptr;
 };
 
@@ -91,6 +99,8 @@ void WeightRun::plan() {
   pieces_ = grid_.pieces(rows);
   in_chunk_ = ceil_div(pieces_, std::clamp<int64_t>(pieces_ / 2, 1, kChunks)), chunks_ = ceil_div(pieces_, in_chunk_);
   x_q_ = odd_lines(grid_.piece_rows * grid_.in_span() * in_width_), dy_q_ = odd_lines(grid_.piece_rows * grid_.out_span() * out_width_);
+  const int64_t few_bytes = 4 * rows * grid_.row_tiles() * qs_ * ps_ * (in_width_ + out_width_);
+  few_tiles_ = together_ && few_bytes <= kFewBytes && few_bytes * s_.samples <= kFewMemory;
   chunk_tiles_ = std::min(grid_.piece_rows * grid_.piece_groups * w.dilation, kChunkTiles);
   for (std::size_t i = 0; i < s_.inputs.size(); ++i) {
     const int64_t channels = s_.inputs[i].channels, most = together_ ? kInputs : channels;
@@ -294,6 +304,107 @@ void WeightRun::run_together(const Exec& ex, const Grad& dw) {
   write(sum, dw);
 }
 
+// Where things lie while du is shared out.
+struct WeightRun::Few {
+  float *x, *dy, *v, *d;                // rows of one sample (shared); B^T x, A dy: [sample][point][tile][width]
+  int64_t tiles, v_p, d_p, points;      // of one sample; floats from point to point
+  int64_t v_tile, d_tile;               // floats from tile to tile
+  int64_t lines, width, u_step, sum;    // of a part: input channels, output channels; floats of u from point to point, of a sum
+  int64_t line_parts, levels;
+};
+
+void WeightRun::run_few(const Exec& ex, const Grad& dw) {
+  Few f{};
+  const int64_t rows = grid_.rows_of_sample(), samples = s_.samples;
+  f.tiles = rows * grid_.row_tiles(), f.points = qs_ * ps_;
+  f.v_tile = odd_lines(in_width_), f.d_tile = odd_lines(out_width_), f.v_p = odd_lines(f.tiles * f.v_tile), f.d_p = odd_lines(f.tiles * f.d_tile);
+  f.width = std::min<int64_t>(out_width_, 2 * outer_.lanes);
+  const int64_t most = outer_.max_rows[2];
+  f.lines = std::min(lines_, std::max<int64_t>(1, kPart / (4 * f.points * f.width * most)) * most);
+  f.line_parts = ceil_div(lines_, f.lines), f.lines = ceil_div(lines_, f.line_parts);
+  f.u_step = odd_lines(f.lines * f.width), f.sum = whole_lines(f.lines * taps_ * f.width);
+  f.levels = samples > 1 ? BinaryCounter::slots(samples) : 0;
+  const int64_t x_floats = odd_lines(rows * grid_.in_span() * in_width_) * qs_, dy_floats = odd_lines(rows * grid_.out_span() * out_width_) * qs_;
+  int64_t zero_floats = s_.outputs * s_.out[2];
+  for (const GatherInput& input : s_.inputs) zero_floats = std::max(zero_floats, input.channels * s_.in[2]);
+  zero_floats = whole_lines(zero_floats);
+  const int64_t own = f.u_step * f.points + (1 + f.levels) * f.sum;
+  float* const zeros = ex.scratch->reserve<float>(zero_floats + x_floats + dy_floats + samples * f.points * (f.v_p + f.d_p) + threads() * own);
+  std::fill(zeros, zeros + zero_floats, 0.0f);
+  zeros_ = zeros;
+  f.x = zeros + zero_floats, f.dy = f.x + x_floats, f.v = f.dy + dy_floats, f.d = f.v + samples * f.points * f.v_p;
+  float* const rooms = f.d + samples * f.points * f.d_p;
+  x_q_ = x_floats / qs_, dy_q_ = dy_floats / qs_;  // a whole sample is one piece
+  for (int64_t n = 0; n < samples; ++n) transform(f, n);
+  parallel_for_worker(f.line_parts * ceil_div(out_width_, f.width), 1, [&](int worker, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) few_part(f, i, rooms + worker * own, dw);
+  });
+}
+
+// B^T x and A dy of a sample.
+void WeightRun::transform(const Few& f, int64_t n) const {
+  const AxisTiles& w = grid_.axis[2];
+  const int64_t rows = grid_.rows_of_sample(), chunks = ceil_div(f.tiles, kChunkTiles);
+  const Piece p{n * rows, rows, 0, grid_.groups()};
+  parallel_for(2 * rows, 1, [&](int64_t first, int64_t last) {
+    for (int64_t k = first; k < last; ++k) k % 2 ? dy_rows(p, k / 2, 0, grid_.out_span(), f.dy) : x_rows(p, k / 2, 0, grid_.in_span(), f.x);
+  });
+  parallel_for(2 * qs_ * chunks, 1, [&](int64_t begin, int64_t end) {
+    const int m = WinogradKernels::index(w.m);
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t q = k / 2 / chunks, chunk = k / 2 % chunks, first = f.tiles * chunk / chunks, last = f.tiles * (chunk + 1) / chunks;
+      const Starts at = grid_.starts(p, first, last, in_width_, out_width_);
+      if (k % 2)
+        kernels_.grad_columns[m](f.dy + q * dy_q_, at.out, at.tiles, w.dilation * out_width_, out_width_,
+                                 f.d + (n * f.points + q * ps_) * f.d_p + first * f.d_tile, f.d_p, f.d_tile);
+      else
+        kernels_.in_columns[m](f.x + q * x_q_, at.in, at.tiles, w.dilation * in_width_, in_width_,
+                               f.v + (n * f.points + q * ps_) * f.v_p + first * f.v_tile, f.v_p, f.v_tile);
+    }
+  });
+}
+
+// One part of dw through all samples.
+void WeightRun::few_part(const Few& f, int64_t part, float* room, const Grad& dw) const {
+  const int64_t column = part / f.line_parts * f.width, width = std::min(f.width, out_width_ - column), vectors = width / outer_.lanes;
+  const int64_t first_line = part % f.line_parts * f.lines, lines = std::min(f.lines, lines_ - first_line);
+  float* const u = room;
+  std::vector<float*> slot;  // behind the levels: the newest sum
+  for (int64_t level = 0; level <= f.levels; ++level) slot.push_back(room + f.u_step * f.points + level * f.sum);
+  float*& newest = slot.back();
+  const auto swap = [&](int64_t level) { std::swap(newest, slot[static_cast<std::size_t>(level)]); };
+  const auto add = [&](int64_t level) { outer_.add(newest, slot[static_cast<std::size_t>(level)], lines * taps_ * width); };
+  const auto back_kernel = kernels_.weight_grad[WinogradKernels::index(tile_.m[0])][WinogradKernels::index(tile_.m[1])][WinogradKernels::index(tile_.m[2])];
+  BinaryCounter samples;
+  Ahead none;
+  for (int64_t n = 0; n < s_.samples; ++n) {
+    for (int64_t point = 0; point < f.points; ++point) {
+      const Run run{f.v + (n * f.points + point) * f.v_p, f.d + (n * f.points + point) * f.d_p, f.tiles};
+      int64_t line = 0, in_column = 0;  // of an input: its first; where its channels begin in v
+      for (const GatherInput& input : s_.inputs) {
+        const int64_t begin = std::max(first_line, line), end = std::min(first_line + lines, line + input.channels), count = std::max<int64_t>(end - begin, 0);
+        const int64_t steps = ceil_div(count, outer_.max_rows[vectors]);
+        for (int64_t i = 0; i < steps; ++i) {
+          const int64_t first = begin + count * i / steps, rows = begin + count * (i + 1) / steps - first;
+          outer_.outer[vectors][rows](&run, 1, in_column + first - line, column, f.v_tile, f.d_tile, true, u + point * f.u_step + (first - first_line) * width,
+                                      width, none);
+        }
+        line += input.channels, in_column += ceil_div(input.channels, outer_.lanes) * outer_.lanes;
+      }
+    }
+    for (int64_t line = 0; line < lines; ++line) back_kernel(u + line * width, f.u_step, width, newest + line * taps_ * width, width);
+    if (f.levels) samples.push(add, swap);
+  }
+  samples.finish(swap, add);
+  const int64_t all = dw.shape()[1] * taps_, most = std::max<int64_t>(1, kMostLines / taps_) * taps_;
+  const float* rows[kMostLines];
+  for (int64_t row = 0, count = 0; row < lines * taps_; row += count) {
+    count = std::min(most, lines * taps_ - row);
+    for (int64_t r = 0; r < count; ++r) rows[r] = newest + (row + r) * width;
+    outer_.transpose_lines(dw.data() + column * all + first_line * taps_ + row, all, rows, count, std::min(width, s_.outputs - column), dw.beta != 0.0f);
+  }
+}
+
 }  // namespace
 
 // Cycles of one core for one sample, as for the forward pass.
@@ -309,7 +420,7 @@ WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const WinogradWeigh
   if (const std::int8_t* tile = algorithm.tile; tile[2] > 0) return tile_with(tile[0], tile[1], tile[2]);
   const double lanes = outer_kernels().lanes, out_vectors = std::ceil(static_cast<double>(s.outputs) / lanes);
   for (const GatherInput& input : s.inputs) lines += static_cast<double>(input.channels), in_vectors += std::ceil(static_cast<double>(input.channels) / lanes);
-  const double direct = voxels * static_cast<double>(s.kernel[0] * s.kernel[1] * s.kernel[2]) * lines * out_vectors / 1.36;
+  const double direct = (voxels / 1.36 + 8) * static_cast<double>(s.kernel[0] * s.kernel[1] * s.kernel[2]) * lines * out_vectors;
   WinogradTile best;
   double least = 0.9 * direct;
   if (least < 3e5) return best;
@@ -323,8 +434,9 @@ WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const WinogradWeigh
         outputs *= tile.m[a];
       }
       const double points = tile.points(), weights = lines * out_vectors * points, transform = (tile.m[0] > 1 ? 22 : 12) + 3.5 * points / outputs;
+      const bool few = tiles * points * (in_vectors + out_vectors) * lanes * 4 <= kFewBytes;
       const double cost = tiles * points * lines * out_vectors / 1.3 + tiles * outputs * transform * (in_vectors + out_vectors) +
-                          weights * (weights * lanes * 4 < 1.6e7 ? 12 : 60);
+                          weights * (few || weights * lanes * 4 < 1.6e7 ? 12 : 60);
       if (cost < least) least = cost, best = tile;
     }
   return best;
