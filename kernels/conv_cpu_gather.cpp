@@ -65,7 +65,8 @@ class GatherRun {
                    Ahead& ahead, Lists& lists) const;
   Ahead look_ahead(const Slab& slab, int64_t r, const Block& block, const AxisPhase& phase, int64_t begin, int64_t end,
                    const Lists& lists) const;
-  void row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Lists& lists) const;
+  void row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Ahead* ahead, Lists& lists) const;
+  void run_points() const;
   const float* in_row(int64_t n, int64_t row, std::size_t input) const;
   float* out(const Slab& slab, int64_t row, const AxisPhase& phase, const Block& block, int64_t j) const;
   int64_t width(const Block& block) const { return block.vectors * kernels_.lanes; }
@@ -78,11 +79,15 @@ class GatherRun {
   std::vector<int64_t> first_line_;    // of an input's weights within a block
   std::vector<int64_t> tap_position_;  // of W tap k among its kernel row's packed taps: phase by phase, by rising input position
   bool fetch_ahead_ = false;
+  bool points_ = false;  // one tap, one row
   int64_t lines_ = 0, packed_floats_ = 0;
   float* packed_ = nullptr;
 };
 
 constexpr int64_t kColumns = 1024;        // longest part of a row in a slab: 1-D and 1x1x1 rows are cut
+constexpr int64_t kPoints = 27;           // voxels that pass all blocks together where there is but one tap
+constexpr int64_t kPointFloats = 2048;     // of packed weights, for which so few voxels are worth a call
+constexpr int64_t kPointBytes = 1 << 20;  // of packed weights that stay in the second-level cache then
 constexpr int64_t kWork = 4 << 20;        // multiply-adds in a slab: some 50 microseconds
 constexpr int64_t kFewBytes = 256 << 10;  // of packed weights that may be read again for every slab
 constexpr int64_t kInputBytes = 1 << 20;  // of input rows that stay in the second-level cache while all blocks pass
@@ -97,6 +102,8 @@ GatherRun::GatherRun(const Gather& gather)
   plan_blocks();
   // With one product per input channel (1x1x1, 2x2x2 upsampling) memory has no pause to be used.
   fetch_ahead_ = w_.phases.size() == 1 && kernel_rows_ > 1;
+  points_ = kernel_rows_ * g_.weights.kernel[2] == 1 && d_.out * h_.out == 1 && w_.phases.size() == 1 && w_.in_step == 1 && !g_.wanted &&
+            g_.outputs.size() == 1 && packed_floats_ >= kPointFloats && packed_floats_ * static_cast<int64_t>(sizeof(float)) <= kPointBytes;
 }
 
 void GatherRun::plan_blocks() {
@@ -241,8 +248,8 @@ Ahead GatherRun::look_ahead(const Slab& slab, int64_t r, const Block& block, con
   return ahead;
 }
 
-// One phase of one block of channels of one output row, tile by tile.
-void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Lists& lists) const {
+// One phase of one block of channels of one output row, tile by tile. ahead: what to fetch meanwhile, or null: what the next row needs.
+void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Ahead* points_ahead, Lists& lists) const {
   alignas(64) float sums[kMaxTile];
   Span range{slab.columns.begin, std::min(slab.columns.end, phase.count)};
   if (g_.wanted) {
@@ -261,7 +268,8 @@ void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const B
     const int64_t begin = range.begin + length * i / tiles, end = range.begin + length * (i + 1) / tiles;
     const int voxels = static_cast<int>(end - begin);
     float* const y = out(slab, r, phase, block, begin);
-    Ahead ahead = look_ahead(slab, r, block, phase, begin, end, lists);
+    Ahead row_ahead = points_ahead ? Ahead() : look_ahead(slab, r, block, phase, begin, end, lists);
+    Ahead& ahead = points_ahead ? *points_ahead : row_ahead;
     const bool whole = begin >= interior.begin && end <= interior.end;
     if (whole) {
       if (!found) find_segments(slab.n, in_rows, phase, 0, phase.taps.size(), lists);
@@ -275,11 +283,37 @@ void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const B
   }
 }
 
+// One tap, one row: all blocks of channels of a few voxels, one after the other, so that outputs are written as they lie in memory; what the
+// next voxels write is fetched meanwhile, or every store would wait.
+void GatherRun::run_points() const {
+  const int64_t positions = w_.out, parts = ceil_div(positions, kPoints), bytes = static_cast<int64_t>(sizeof(float));
+  const int64_t grain = std::max<int64_t>(1, kWork / std::max<int64_t>(1, kPoints * packed_floats_));
+  parallel_for(g_.samples * parts, grain, [&](int64_t first, int64_t last) {
+    Lists lists;
+    for (int64_t item = first; item < last; ++item) {
+      const auto place = [&](int64_t i) { return Slab{i / parts, 0, 1, {positions * (i % parts) / parts, positions * (i % parts + 1) / parts}}; };
+      const Slab slab = place(item);
+      find_in_rows(slab, lists);
+      Ahead ahead;
+      if (item + 1 < last) {
+        const Slab next = place(item + 1);
+        const Block& block = blocks_[0];
+        const auto y = reinterpret_cast<std::intptr_t>(out(next, 0, w_.phases[0], block, next.columns.begin));
+        const auto x = reinterpret_cast<std::intptr_t>(in_row(next.n, 0, 0) + next.columns.begin * g_.inputs[0].channels);
+        const int64_t voxels = next.columns.end - next.columns.begin;
+        ahead.range[0] = {y, y + voxels * block.y_channels * bytes}, ahead.range[1] = {x, x + voxels * g_.inputs[0].channels * bytes};
+      }
+      for (const Block& block : blocks_) row(slab, 0, w_.phases[0], block, &ahead, lists);
+    }
+  });
+}
+
 // Work is cut into slabs of output rows; slabs are grouped so that the input rows of a group stay in cache while one block of channels
 // after the other passes over them. Nothing of this depends on the number of samples or of threads.
 void GatherRun::run(const Exec& ex) {
   packed_ = ex.scratch->reserve<float>(packed_floats_);
   pack();
+  if (points_) return run_points();
   const int64_t blocks = static_cast<int64_t>(blocks_.size()), out_rows = d_.out * h_.out, positions = w_.phases[0].count;
   const int64_t cuts = ceil_div(positions, kColumns), longest = std::min(positions, kColumns);
   const bool together = packed_floats_ * static_cast<int64_t>(sizeof(float)) <= kFewBytes;  // all blocks in a piece of work
@@ -302,7 +336,7 @@ void GatherRun::run(const Exec& ex) {
       for (int64_t b = together ? 0 : pass; b < (together ? blocks : pass + 1); ++b)
         for (int64_t r = 0; r < slab.rows; ++r)
           for (const AxisPhase& phase : w_.phases)
-            if (slab.columns.begin < phase.count) row(slab, r, phase, blocks_[static_cast<std::size_t>(b)], lists);
+            if (slab.columns.begin < phase.count) row(slab, r, phase, blocks_[static_cast<std::size_t>(b)], nullptr, lists);
     }
   });
 }

@@ -86,10 +86,11 @@ Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParam
     return conv_transpose(ctx, std::move(in[0]), p.at("weight"), p.find("bias"), c.options);
   } else {
     const Activation f = c.options.activation;
-    if (ctx.tape) c.options.activation = Activation{};  // backward needs the value before
+    const bool after = ctx.tape && !recorded_in_conv(f);  // backward needs the value before
+    if (after) c.options.activation = Activation{};
     Value y = conv(ctx, in[0], in.size() > 1 ? in[1] : Value{}, p.at("weight"), p.find("bias"), c.options);
     in.clear();
-    return ctx.tape && f.kind != ActivationKind::identity ? activation(ctx, std::move(y), nullptr, f) : y;
+    return after ? activation(ctx, std::move(y), nullptr, f) : y;
   }
 }
 
@@ -112,8 +113,8 @@ OpCost cost(const Node& node, std::span<const Shape> in, const Shape& y, const C
   }
   const std::size_t forward = conv_forward_scratch(coarse, fine, w, p, allowed), data = conv_backward_data_scratch(fine, coarse, w, p, allowed);
   result.scratch_bytes = transposed ? data : forward, result.backward_scratch_bytes = transposed ? forward : data;
-  // The activation is a step of its own on a tape: the value before it is kept.
-  if (c.options.activation.kind != ActivationKind::identity) result.saved_bytes = static_cast<double>(y.elements()) * 4;
+  // Unless its gradient can be had from the value after it, the activation is a step of its own on a tape: the value before is kept.
+  if (!recorded_in_conv(c.options.activation)) result.saved_bytes = static_cast<double>(y.elements()) * 4;
   result.frees_inputs = true;
   return result;
 }

@@ -57,6 +57,10 @@ static ConvParams kernel_params(const ConvOptions& o) {
   return p;
 }
 
+bool recorded_in_conv(const Activation& f) {
+  return f.kind == ActivationKind::identity || f.kind == ActivationKind::relu || (f.kind == ActivationKind::leaky_relu && f.alpha > 0.0f);
+}
+
 Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const ConvOptions& o) {
   require_activation("conv", x0);
   Shape whole = x0.shape();
@@ -71,9 +75,17 @@ Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const C
   Tensor y(conv_shape(whole, w.shape(), o), DType::f32, ctx.device);
   conv_forward(ctx.exec(), y, x0.data, x1.data, w.data, b.data, p);
   if (!recording(ctx, {x0.id, x1.id, w.id, b.id})) return {y};
-  require(o.activation.kind == ActivationKind::identity, "conv: a fused activation cannot be recorded on a tape");
-  return ctx.tape->record(y, [&ctx, x0, x1, w, b, p](Tape& tape, Tensor dy) mutable {
+  require(recorded_in_conv(o.activation), "conv: activation number {} cannot be recorded on a tape within a convolution", static_cast<int>(o.activation.kind));
+  p.activation = {};
+  const Activation f = o.activation;
+  Tensor after = f.kind == ActivationKind::identity ? Tensor() : y;
+  return ctx.tape->record(y, [&ctx, x0, x1, w, b, p, f, after](Tape& tape, Tensor dy) mutable {
     const Exec ex = ctx.exec();
+    if (after.defined()) {  // f' of the value after tells f' of the value before: both have one sign
+      const Tensor before = dy.unique() ? dy : Tensor(dy.shape(), DType::f32, ctx.device);
+      activation_backward(ex, Grad{before}, Grad{}, dy, after, Tensor(), f);
+      dy = before, after = Tensor();
+    }
     if (b.id >= 0) channel_sum(ex, tape.grad_for(b), dy);
     if (w.id >= 0) conv_backward_weight(ex, tape.grad_for(w), dy, x0.data, x1.data, p);
     x0.data = x1.data = Tensor();  // where nobody else needs them their memory serves the gradients

@@ -25,6 +25,8 @@ struct ConvOptions {
 // weight: (O, I, kD, kH, kW)  bias: (O) or null
 Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const ConvOptions& o);
 Shape conv_shape(const Shape& x, const Shape& weight, const ConvOptions& o);  // throws invalid_argument
+// May a convolution on a tape end with this activation? If its gradient follows from the value after it: the value before is not kept.
+bool recorded_in_conv(const Activation& f);
 
 // weight: (I, O, kD, kH, kW) as PyTorch's ConvTranspose. D' = (D - 1) stride - pad_low - pad_high + dilation (k - 1) + 1 + output_pad
 // (an output_pad is pad_high reduced by as much).
