@@ -12,7 +12,8 @@ using cpu::PlaneLayer;
 using cpu::PlaneTile;
 using cpu::RowSpan;
 
-constexpr double kPageSeconds = 0.5e-9;  // of memory that was not touched before, a byte
+constexpr double kPageSeconds = 1e-9;  // of memory that was not touched before, a byte
+constexpr double kStreaming = 1.03;     // planes of all layers take turns in the caches
 constexpr std::int64_t kAny = 1 << 20;   // no limit on a dilation
 
 RowSpan hull(RowSpan a, RowSpan b) { return a.empty() ? b : b.empty() ? a : RowSpan{std::min(a.begin, b.begin), std::max(a.end, b.end)}; }
@@ -104,31 +105,33 @@ void schedule(PlanePlan& p) {
   for (std::size_t l = 1; l < layers; ++l)
     for (const std::int64_t start : starts[l]) window(l, start, [&](std::size_t z) { ++readers[l - 1][z]; });
   std::vector<std::size_t> next(layers);
-  std::uint64_t live = 0, peak = 0, scratch = 0;
+  std::map<std::int64_t, std::int64_t> live;  // by channels
+  std::uint64_t scratch = 0;
   const auto ready = [&](std::size_t l) {
     bool all = next[l] < starts[l].size();
     if (all && l > 0) window(l, starts[l][next[l]], [&](std::size_t z) { all = all && made[l - 1][z]; });
     return all;
   };
-  p.steps.clear();
+  p.steps.clear(), p.planes.clear();
   for (;;) {
     std::size_t l = layers;
     while (l > 0 && !ready(l - 1)) --l;
     if (l-- == 0) break;
     const PlaneLayer& s = p.layers[l].shape;
     const std::int64_t start = starts[l][next[l]++];
-    const auto bytes = [&](std::int64_t channels) { return block_bytes(static_cast<std::size_t>(s.extent[1] * s.extent[2] * channels) * 4); };
-    std::uint64_t made_now = 0;
+    std::int64_t made_now = 0;
     for (std::int64_t j = 0; j < p.tiles[l].d && start + j * s.dilation[0] < D; ++j)
       made[l][static_cast<std::size_t>(start + j * s.dilation[0])] = true, ++made_now;
-    live += made_now * bytes(s.out_channels);
-    peak = std::max(peak, live);
-    if (l + 1 == layers) live -= made_now * bytes(s.out_channels);
-    if (l > 0) window(l, start, [&](std::size_t z) { live -= --readers[l - 1][z] == 0 ? bytes(s.in_channels) : 0; });
+    std::int64_t &out = live[s.out_channels], &most = p.planes[s.out_channels];
+    out += made_now, most = std::max(most, out);
+    if (l + 1 == layers) out -= made_now;
+    if (l > 0) window(l, start, [&](std::size_t z) { live[s.in_channels] -= --readers[l - 1][z] == 0; });
     p.steps.push_back({static_cast<int>(l), start});
   }
   for (std::size_t l = 0; l < layers; ++l) scratch = std::max<std::uint64_t>(scratch, cpu::conv_planes_scratch(p.layers[l].shape, p.tiles[l], 1));
-  p.bytes = peak + block_bytes(scratch);
+  p.bytes = block_bytes(scratch);
+  for (const auto& [channels, count] : p.planes)
+    p.bytes += block_bytes(static_cast<std::size_t>(p.layers[0].shape.extent[1] * p.layers[0].shape.extent[2] * channels * count) * 4);
 }
 
 std::uint64_t background_voxels(const std::vector<ChainLayer>& chain, const std::vector<PlaneTile>& tiles, std::size_t layers) {
@@ -271,9 +274,13 @@ PlanePlan plan_planes(const std::vector<ChainLayer>& chain, const ConvAlgorithm&
   const std::int64_t *extent = chain[0].shape.extent, D = extent[0], H = extent[1], W = extent[2];
   std::vector<Region> wanted;
   Region labels;
+  bool skips = false;
   if (data) {
     labels = head_only ? *data : everything(D, H, W);
     wanted = wanted_of(chain, *data, labels);
+    double share = 0;
+    for (const Region& r : wanted) share += r.share(W) / static_cast<double>(wanted.size());
+    skips = share < 0.85;  // tiles at the border of what is wanted take some more
   }
   std::optional<PlanePlan> best;
   const auto fits = [&](const PlanePlan& p) { return !max_bytes || p.bytes <= max_bytes; };
@@ -287,18 +294,20 @@ PlanePlan plan_planes(const std::vector<ChainLayer>& chain, const ConvAlgorithm&
       PlanePlan p{.layers = chain, .tiles = c.tiles, .steps = {}, .streaming = streaming, .computed = c.computed, .read = c.read, .seconds = c.seconds};
       schedule(p);
       if (skip) p.bytes += background_bytes(chain, p.tiles), p.seconds += background_share(chain, p.tiles) * p.seconds;
+      if (streaming) p.seconds *= kStreaming;
       p.seconds += kPageSeconds * static_cast<double>(p.bytes);
       const bool better = !best || (fits(p) != fits(*best) ? fits(p) : fits(p) ? p.seconds < best->seconds : p.bytes < best->bytes);
       if (better) best = std::move(p);
     }
   };
   for (const bool skip : {false, true})
-    if (!skip || data) consider(kAny, kAny, skip);
+    for (const std::int64_t most4 : {kAny, std::int64_t{2}, std::int64_t{0}})
+      if (!skip || skips) consider(most4, kAny, skip);
   if (fits(*best)) return std::move(*best);
   for (const std::int64_t most4 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
     for (const std::int64_t most2 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
       for (const bool skip : {false, true})
-        if (most2 >= most4 && (!skip || data)) consider(most4, most2, skip);
+        if (most2 >= most4 && (!skip || skips)) consider(most4, most2, skip);
   return std::move(*best);
 }
 

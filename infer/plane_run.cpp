@@ -1,5 +1,6 @@
 // The executor: steps of a plan over tables of planes.
 #include <algorithm>
+#include <cassert>
 
 #include "infer/planes.h"
 #include "tensor/parallel.h"
@@ -72,7 +73,7 @@ class Background {
       in.push_back(from.data<float>() + z * plane * s.in_channels);
       out.push_back(to.data<float>() + z * plane * s.out_channels);
     }
-    cpu::conv_planes(ctx.exec(), s, tile, group_starts(s, tile, true), out.data(), in.data(), nullptr);
+    cpu::conv_planes(ctx.exec(), s, tile, nullptr, group_starts(s, tile, true), out.data(), in.data(), nullptr);
     return to;
   }
 
@@ -102,9 +103,15 @@ class PlaneRun {
     const PlaneLayer& first = layers_[0];
     depth_ = first.extent[0], height_ = first.extent[1], width_ = first.extent[2];
     for (std::int64_t z = 0; z < depth_; ++z) image_.push_back(image + z * height_ * width_ * first.in_channels);
-    owners_.resize(layers_.size()), tables_.resize(layers_.size()), readers_.resize(layers_.size()), left_.resize(layers_.size());
+    tables_.resize(layers_.size()), readers_.resize(layers_.size()), left_.resize(layers_.size());
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      owners_[l].resize(index(depth_)), tables_[l].resize(index(depth_)), readers_[l].resize(index(depth_));
+      tables_[l].resize(index(depth_)), readers_[l].resize(index(depth_));
+    for (const auto& [channels, count] : plan.planes) {
+      const std::int64_t floats = height_ * width_ * channels;
+      arenas_.emplace_back(Shape{count * floats}, DType::f32, kCpu);
+      for (std::int64_t i = count; i-- > 0;) free_[channels].push_back(arenas_.back().data<float>() + i * floats);
+    }
+    for (std::size_t l = 0; l < layers_.size(); ++l) packed_.push_back(cpu::packed_planes(layers_[l], plan.tiles[l]));
     for (const PlaneStep& s : plan.steps) {
       ++left_[index(s.layer)];
       if (s.layer > 0) window(s, [&](std::int64_t z) { ++readers_[index(s.layer - 1)][index(z)]; });
@@ -164,7 +171,7 @@ class PlaneRun {
     });
     if (!any) return;
     const RowSpan* rows = plan_.computed.empty() ? nullptr : plan_.computed[l].plane(step.start);
-    cpu::conv_planes(ctx_.exec(), layers_[l], plan_.tiles[l], {&step.start, 1}, tables_[l].data(), in, rows);
+    cpu::conv_planes(ctx_.exec(), layers_[l], plan_.tiles[l], packed_[l].data(), {&step.start, 1}, tables_[l].data(), in, rows);
   }
 
   // What is read of a plane but not computed.
@@ -182,18 +189,24 @@ class PlaneRun {
   }
 
   void take(std::size_t l, std::int64_t z) {
-    owners_[l][index(z)] = Tensor({1, 1, height_, width_, layers_[l].out_channels}, DType::f32, kCpu);
-    tables_[l][index(z)] = owners_[l][index(z)].data<float>();
+    std::vector<float*>& free = free_.at(layers_[l].out_channels);
+    assert(!free.empty());
+    tables_[l][index(z)] = free.back();  // the one that was given back last: its bytes may still be in the cache
+    free.pop_back();
   }
-  void drop(std::size_t l, std::int64_t z) { owners_[l][index(z)] = Tensor(), tables_[l][index(z)] = nullptr; }
+  void drop(std::size_t l, std::int64_t z) {
+    if (float*& plane = tables_[l][index(z)]; plane) free_.at(layers_[l].out_channels).push_back(plane), plane = nullptr;
+  }
 
   Context& ctx_;
   const PlanePlan& plan_;
   std::vector<PlaneLayer> layers_;
+  std::vector<std::vector<float>> packed_;  // their weights
   std::int64_t depth_, height_, width_;
   std::vector<const float*> image_;
-  std::vector<std::vector<Tensor>> owners_;  // [layer][plane] of its output
-  std::vector<std::vector<float*>> tables_;
+  std::vector<Tensor> arenas_;               // of planes with as many channels: large blocks have large pages
+  std::map<std::int64_t, std::vector<float*>> free_;
+  std::vector<std::vector<float*>> tables_;  // [layer][plane] of its output
   std::vector<std::vector<int>> readers_;    // groups to come that read it
   std::vector<int> left_;                    // groups to come, by layer
   std::optional<Background> background_;

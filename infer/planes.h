@@ -9,6 +9,7 @@
 // What lies outside the reach of the data is not computed: the network's answer to a volume of one value is known from a small one, because it
 // depends on the distance to the border alone, and that only as far as the network reaches (Background).
 #pragma once
+#include <map>
 #include <optional>
 
 #include "infer/predict.h"
@@ -55,6 +56,7 @@ struct PlanePlan {
   bool streaming = false;
   // If not empty, by layer: what is computed, and what the next layer reads (the labels read the last).
   std::vector<Region> computed, read;
+  std::map<std::int64_t, std::int64_t> planes;  // by channels: how many are alive at most
   std::uint64_t bytes = 0;  // at the peak: planes, scratch, background; neither image nor labels
   double seconds = 0;       // of one core, by a cost model
 };

@@ -82,6 +82,20 @@ class Output {
       }
     });
   }
+  // The same for one whole plane, without confidence, by the kernel.
+  void plane(const Exec& ex, std::int64_t n, std::int64_t z, const float* scores) {
+    const Shape one = {1, 1, shape_.h(), shape_.w(), 1};
+    Tensor to = p_.labels.range((n * shape_.d() + z) * one.voxels(), one);
+    argmax(ex, to, wrap(const_cast<float*>(scores), {1, 1, shape_.h(), shape_.w(), classes_}, DType::f32));
+  }
+  // No label anywhere in sample n.
+  void clear(std::int64_t n) {
+    for (Tensor* t : {&p_.labels, &p_.confidence}) {
+      if (!t->defined()) continue;
+      const std::size_t bytes = static_cast<std::size_t>(shape_.voxels()) * size_of(t->dtype());
+      std::memset(static_cast<std::byte*>(t->raw()) + static_cast<std::size_t>(n) * bytes, 0, bytes);
+    }
+  }
   Prediction take() { return std::move(p_); }
   Prediction& get() { return p_; }
 
@@ -254,10 +268,17 @@ void by_planes(Context& ctx, Network& net, const std::vector<ChainLayer>& chain,
     const float* sample = image.data<float>() + n * s.voxels() * s.c();
     std::optional<Region> data;
     if (o.skip_background || o.head_only) data = data_of(sample, s);
+    if (o.head_only) out.clear(n);
     const PlanePlan plan = plan_planes(chain, ctx.convolution, budget(net.graph, s, o), data ? &*data : nullptr, o.head_only);
     run_planes(
         ctx, net, plan, sample,
-        [&](std::int64_t z, const float* scores) { out.planes(n, z, 1, scores, s.h(), s.w(), 0, 0, o.head_only ? data->plane(z) : nullptr); },
+        [&](std::int64_t z, const float* scores) {
+          const cpu::RowSpan* part = o.head_only ? data->plane(z) : nullptr;
+          if (o.confidence || part)
+            out.planes(n, z, 1, scores, s.h(), s.w(), 0, 0, part);
+          else
+            out.plane(ctx.exec(), n, z, scores);
+        },
         [&](double done) {
           if (o.progress) o.progress((static_cast<double>(n) + done) / static_cast<double>(s.n()));
         });

@@ -43,7 +43,13 @@ class GatherRun {
  public:
   explicit GatherRun(const Gather& gather);
   void run(const Exec& ex);
-  int64_t floats() const { return packed_floats_; }  // of scratch
+  int64_t floats() const { return g_.packed ? 0 : packed_floats_; }  // of scratch
+  std::vector<float> packed() {
+    std::vector<float> to(static_cast<std::size_t>(packed_floats_));
+    packed_ = to.data();
+    pack();
+    return to;
+  }
 
  private:
   struct Lists {                   // of one thread, reused
@@ -311,8 +317,8 @@ void GatherRun::run_points() const {
 // Work is cut into slabs of output rows; slabs are grouped so that the input rows of a group stay in cache while one block of channels
 // after the other passes over them. Nothing of this depends on the number of samples or of threads.
 void GatherRun::run(const Exec& ex) {
-  packed_ = ex.scratch->reserve<float>(packed_floats_);
-  pack();
+  packed_ = g_.packed ? const_cast<float*>(g_.packed) : ex.scratch->reserve<float>(packed_floats_);
+  if (!g_.packed) pack();
   if (points_) return run_points();
   const int64_t blocks = static_cast<int64_t>(blocks_.size()), out_rows = d_.out * h_.out, positions = w_.phases[0].count;
   const int64_t cuts = ceil_div(positions, kColumns), longest = std::min(positions, kColumns);
@@ -345,5 +351,7 @@ void GatherRun::run(const Exec& ex) {
 
 void run_gather(const Exec& ex, const Gather& gather) { GatherRun(gather).run(ex); }
 std::size_t gather_scratch(const Gather& gather) { return static_cast<std::size_t>(GatherRun(gather).floats()) * sizeof(float); }
+
+std::vector<float> packed_for_gather(const Gather& gather) { return GatherRun(gather).packed(); }
 
 }  // namespace vg::cpu

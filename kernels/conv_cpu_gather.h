@@ -64,10 +64,12 @@ struct Gather {
   Axis axis[3];
   GatherWeights weights;
   Activation activation;
+  const float* packed = nullptr;    // the weights, packed beforehand for the same layer; null: packed on every run
   const RowSpan* wanted = nullptr;  // of row n H + y, all z alike; null: all. Every row of a tile must be wanted alike (see conv_planes.h)
 };
 
 void run_gather(const Exec& ex, const Gather& gather);
 std::size_t gather_scratch(const Gather& gather);  // bytes
+std::vector<float> packed_for_gather(const Gather& gather);
 
 }  // namespace vg::cpu

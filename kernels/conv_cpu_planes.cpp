@@ -64,10 +64,18 @@ double plane_seconds(const PlaneLayer& l, PlaneTile tile) {
   return (voxels * (products * lines / kProducts + kTransform * (in + out)) + static_cast<double>(groups) * planar * taps * lines * kPack) / kClock;
 }
 
-void conv_planes(const Exec& ex, const PlaneLayer& l, PlaneTile tile, std::span<const int64_t> starts, float* const* out,
-                 const float* const* in, const RowSpan* wanted) {
+std::vector<float> packed_planes(const PlaneLayer& l, PlaneTile tile) {
+  Gather g = gather_of(l, tile, 1);
+  const std::vector<RowSpan> everything(static_cast<std::size_t>(l.extent[1]), RowSpan{0, l.extent[2]});
+  g.wanted = everything.data();
+  return tile.hw ? packed_for_winograd(g, winograd_tile(tile)) : packed_for_gather(g);
+}
+
+void conv_planes(const Exec& ex, const PlaneLayer& l, PlaneTile tile, const float* packed, std::span<const int64_t> starts,
+                 float* const* out, const float* const* in, const RowSpan* wanted) {
   const auto groups = static_cast<int64_t>(starts.size());
   Gather g = gather_of(l, tile, groups);
+  g.packed = packed;
   const Tables t = tables_of(l, tile, starts, out, in);
   for (std::size_t i = 0; i < g.inputs.size(); ++i) g.inputs[i].data = t.in[i].data();
   g.outputs[0].data = t.out.data();

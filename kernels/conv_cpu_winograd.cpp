@@ -52,13 +52,20 @@ class WinogradRun {
  public:
   WinogradRun(const Gather& gather, const WinogradTile& tile);
   void run(const Exec& ex);
-  int64_t floats() const { return zero_floats_ + bias_floats_ + whole_lines(u_floats_) + threads() * own_floats_ + shared_floats_; }  // of scratch
+  int64_t floats() const { return zero_floats_ + (g_.packed ? 0 : packed_floats()) + threads() * own_floats_ + shared_floats_; }  // of scratch
+  std::vector<float> packed() {
+    std::vector<float> to(static_cast<std::size_t>(packed_floats()));
+    bias_ = to.data(), u_ = bias_ + bias_floats_;
+    pack_bias(), pack();
+    return to;
+  }
 
  private:
   void plan_channels();
   void plan_pieces();
   void list_pieces();
   void plan_room();
+  int64_t packed_floats() const { return bias_floats_ + whole_lines(u_floats_); }
   void pack() const;
   void pack_bias();
   void pack_lines(const Block& block, std::size_t input, int64_t first, int64_t last, float* u, int64_t u_step) const;
@@ -337,12 +344,13 @@ void WinogradRun::plan_few() {
 
 void WinogradRun::run(const Exec& ex) {
   zeros_ = ex.scratch->reserve<float>(floats());
-  bias_ = zeros_ + zero_floats_, u_ = bias_ + bias_floats_;
-  float* const rooms = u_ + whole_lines(u_floats_);
+  float* const own_weights = zeros_ + zero_floats_;
+  float* const rooms = own_weights + (g_.packed ? 0 : packed_floats());
+  bias_ = g_.packed ? const_cast<float*>(g_.packed) : own_weights, u_ = bias_ + bias_floats_;
   std::fill(zeros_, zeros_ + zero_floats_, 0.0f);
-  pack_bias();
+  if (!g_.packed) pack_bias();
   if (few_tiles_) return run_few(rooms + threads() * own_floats_, rooms);
-  pack();
+  if (!g_.packed) pack();
   const auto room_of = [&](int worker) {
     Room room{};
     room.v = rooms + worker * own_floats_, room.m = room.v + v_floats_, room.finish = room.m + m_floats_;
@@ -532,5 +540,7 @@ void run_winograd(const Exec& ex, const Gather& gather, const WinogradTile& tile
 std::size_t winograd_scratch(const Gather& gather, const WinogradTile& tile) {
   return static_cast<std::size_t>(WinogradRun(gather, tile).floats()) * sizeof(float);
 }
+
+std::vector<float> packed_for_winograd(const Gather& gather, const WinogradTile& tile) { return WinogradRun(gather, tile).packed(); }
 
 }  // namespace vg::cpu

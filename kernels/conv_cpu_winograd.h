@@ -35,6 +35,7 @@ void run_winograd(const Exec& ex, const WinogradWeights& shape, const WinogradTi
 
 void run_winograd(const Exec& ex, const Gather& gather, const WinogradTile& tile);
 std::size_t winograd_scratch(const Gather& gather, const WinogradTile& tile);  // bytes
+std::vector<float> packed_for_winograd(const Gather& gather, const WinogradTile& tile);
 
 // ---- vector kernels (conv_cpu_transform.cpp) ------------------------------------------------------------------------------
 // `q` counts the points of D and H, `p` those of W. Widths are floats, whole vectors.

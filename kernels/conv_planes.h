@@ -2,6 +2,7 @@
 // engines as conv_forward's; what differs is where planes lie, that an output may be computed in part, and that the caller chooses the arithmetic.
 #pragma once
 #include <span>
+#include <vector>
 
 #include "kernels/activation.h"
 
@@ -36,10 +37,13 @@ struct PlaneTile {
 // Seconds of one core for the whole layer by a cost model (at 3 GHz): good for comparing tiles.
 double plane_seconds(const PlaneLayer& layer, PlaneTile tile);
 
-// out[z], in[z]: planes (H, W, channels), z < D. in: null is a plane of zeros; out: null is not written. `starts`: first planes of the groups.
+// The layer's weights, packed for conv_planes.
+std::vector<float> packed_planes(const PlaneLayer& layer, PlaneTile tile);
+
+// packed: packed_planes(layer, tile), or null: packed anew. out[z], in[z]: planes (H, W, channels), z < D. in: null is a plane of zeros; out: null is not written. `starts`: first planes of the groups.
 // wanted: rows [group][y], or null: everything. Computed is what widen() makes of it, and only that.
-void conv_planes(const Exec& ex, const PlaneLayer& layer, PlaneTile tile, std::span<const std::int64_t> starts, float* const* out,
-                 const float* const* in, const RowSpan* wanted);
+void conv_planes(const Exec& ex, const PlaneLayer& layer, PlaneTile tile, const float* packed, std::span<const std::int64_t> starts,
+                 float* const* out, const float* const* in, const RowSpan* wanted);
 std::size_t conv_planes_scratch(const PlaneLayer& layer, PlaneTile tile, std::int64_t groups);  // bytes
 
 // The rows of one group, widened to whole tiles (to whole rows for the plain sum of three taps, whose rounding depends on where a row begins).

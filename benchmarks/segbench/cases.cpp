@@ -38,7 +38,7 @@ const std::vector<std::string>& train_cases() {
   return names;
 }
 const std::vector<std::string>& infer_cases() {
-  static const std::vector<std::string> names = {"mesh128", "mesh256"};
+  static const std::vector<std::string> names = {"mesh128", "mesh256", "mesh256_head"};
   return names;
 }
 bool is_train_case(const std::string& name) { return std::find(train_cases().begin(), train_cases().end(), name) != train_cases().end(); }
@@ -109,8 +109,9 @@ void TrainCase::export_to(const std::string& folder) const {
                     {.tensors = {{"x", x_}, {"y", y_}}, .metadata = {{"classes", std::to_string(net_->graph.out_channels())}, {"rate", std::to_string(rate_)}}});
 }
 
-InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_(kCpu), scan_(data_folder(options) + "/t1/t1_crop.nii.gz"), whole_(name == "mesh256") {
-  if (name != "mesh128" && name != "mesh256") fail(ErrorCode::invalid_argument, "case {}: not an inference case (known: mesh128, mesh256)", name);
+InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_(kCpu), scan_(data_folder(options) + "/t1/t1_crop.nii.gz"), whole_(name != "mesh128"), head_only_(name == "mesh256_head") {
+  if (std::find(infer_cases().begin(), infer_cases().end(), name) == infer_cases().end())
+    fail(ErrorCode::invalid_argument, "case {}: not an inference case (known: {})", name, fmt::join(infer_cases(), ", "));
   ctx_.convolution.allow = options.allow;
   const std::string models = data_folder(options) + "/models/";
   const TemporaryFolder folder;
@@ -137,7 +138,7 @@ void InferCase::run() {
     labels_.assign(p.labels.data<std::uint8_t>(), p.labels.data<std::uint8_t>() + p.labels.elements());
     return;
   }
-  const Segmentation s = segment(ctx_, *segmenter_, read_volume(scan_));
+  const Segmentation s = segment(ctx_, *segmenter_, read_volume(scan_), {.head_only = head_only_});
   network_seconds_ = s.network_seconds;
   std::map<std::int32_t, std::uint8_t> index_of;
   for (int k = 0; k < segmenter_->net.graph.out_channels(); ++k) index_of[segmenter_->id_of(k)] = static_cast<std::uint8_t>(k);
@@ -153,7 +154,7 @@ void InferCase::run() {
 }
 
 std::string InferCase::describe() const {
-  return fmt::format("MeshNet subcortical, {} parameters, {}", segmenter_->net.params.trainable_elements(), whole_ ? "t1_crop.nii.gz, file to labels" : "128^3, tensor to labels");
+  return fmt::format("MeshNet subcortical, {} parameters, {}", segmenter_->net.params.trainable_elements(), whole_ ? head_only_ ? "t1_crop.nii.gz, file to labels where the scan is not background" : "t1_crop.nii.gz, file to labels" : "128^3, tensor to labels");
 }
 
 }  // namespace vg::bench

@@ -8,6 +8,7 @@
 //   tiny        a 3-D DynUNet of three levels on 16^3: seconds for everything, for tests
 //   mesh128     MeshNet `subcortical` (real weights) on the central 128^3 of t1_crop: normalised tensor to labels
 //   mesh256     the same on the whole scan: from the file to labels on its own grid
+//   mesh256_head  ... with head_only; peers do the whole
 #pragma once
 #include <memory>
 #include <string>
@@ -63,7 +64,7 @@ class InferCase {
  private:
   Context ctx_;
   std::string scan_;
-  bool whole_;
+  bool whole_, head_only_;
   std::unique_ptr<Segmenter> segmenter_;
   Tensor crop_;
   std::vector<std::uint8_t> labels_;

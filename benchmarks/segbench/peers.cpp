@@ -150,7 +150,7 @@ Report vs_peers(const Options& o) {
     what = inference->describe();
     work.run = [&] { inference->run(); };
     work.check = [&](const nlohmann::json& j) { return check_labels(inference->labels(), j.at("labels").get<std::string>()); };
-    work.resident = o.name != "mesh256";  // every engine takes 6 to 8 GiB there
+    work.resident = o.name == "mesh128";  // every engine takes 6 to 8 GiB there
   }
   std::vector<std::string> names = o.peers;
   if (names.empty())
@@ -160,7 +160,7 @@ Report vs_peers(const Options& o) {
   for (const std::string& name : names) {
     Peer p;
     p.name = name;
-    p.command = {o.python, o.scripts + (train ? "/train_peer.py" : "/infer_peer.py"), "--peer", name, "--case", o.name, "--files", folder.path(),
+    p.command = {o.python, o.scripts + (train ? "/train_peer.py" : "/infer_peer.py"), "--peer", name, "--case", o.name == "mesh256_head" ? "mesh256" : o.name, "--files", folder.path(),
                  "--data", data_folder(o), "--threads", std::to_string(threads())};
     peers.push_back(std::move(p));
   }

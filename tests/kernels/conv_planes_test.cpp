@@ -81,13 +81,14 @@ TEST_P(ConvPlanes, GroupsMakeTheVolume) {
   ScratchOwner scratch(kCpu);
   for (const PlaneTile tile : tiles_of(s.c)) {
     SCOPED_TRACE(testing::Message() << "tile " << tile.d << " " << tile.hw);
+    const std::vector<float> packed = cpu::packed_planes(s.layer, tile);
     for (const bool together : {false, true}) {
       std::vector<float> y(static_cast<std::size_t>(s.voxels() * s.c.out), NAN);
       const std::vector<float*> in = planes(s.x, s.c.extent[0]), out = planes(y, s.c.extent[0]);
       const std::vector<std::int64_t> starts = s.starts(tile);
       const Exec ex{kCpu, &scratch, nullptr, {}};
       for (std::size_t i = 0; i < starts.size(); i += together ? starts.size() : 1)
-        cpu::conv_planes(ex, s.layer, tile, {starts.data() + i, together ? starts.size() : 1}, out.data(), in.data(), nullptr);
+        cpu::conv_planes(ex, s.layer, tile, together ? nullptr : packed.data(), {starts.data() + i, together ? starts.size() : 1}, out.data(), in.data(), nullptr);
       expect_close(from_host(y, {static_cast<std::int64_t>(y.size())}), want, {.relative = 2e-5});
     }
   }
@@ -113,7 +114,7 @@ TEST_P(ConvPlanes, MissingPlanes) {
       std::erase(starts, 0);  // plane 0 has a group of its own
     else
       out[0] = nullptr;
-    cpu::conv_planes(Exec{kCpu, &scratch, nullptr, {}}, s.layer, tile, starts, out.data(), in.data(), nullptr);
+    cpu::conv_planes(Exec{kCpu, &scratch, nullptr, {}}, s.layer, tile, nullptr, starts, out.data(), in.data(), nullptr);
     expect_close(from_host(y, {static_cast<std::int64_t>(y.size())}), doubles(want), {.relative = 2e-5});
   }
 }
@@ -129,7 +130,7 @@ TEST_P(ConvPlanes, PartsOfRows) {
     std::vector<float> whole(static_cast<std::size_t>(s.voxels() * s.c.out)), part(whole.size(), NAN);
     const std::vector<float*> in = planes(s.x, D), all = planes(whole, D), out = planes(part, D);
     const std::vector<std::int64_t> starts = s.starts(tile);
-    cpu::conv_planes(ex, s.layer, tile, starts, all.data(), in.data(), nullptr);
+    cpu::conv_planes(ex, s.layer, tile, nullptr, starts, all.data(), in.data(), nullptr);
     std::vector<RowSpan> wanted, asked(static_cast<std::size_t>(H));
     for (std::int64_t y = H / 3; y < (H + 1) / 2; ++y) asked[static_cast<std::size_t>(y)] = {W / 4, std::max(W / 2, W / 4 + 1)};
     std::vector<RowSpan> rows = asked;
@@ -139,7 +140,7 @@ TEST_P(ConvPlanes, PartsOfRows) {
       EXPECT_TRUE(a.empty() || (r.begin <= a.begin && r.end >= a.end && r.begin >= 0 && r.end <= W));
     }
     for (std::size_t i = 0; i < starts.size(); ++i) wanted.insert(wanted.end(), rows.begin(), rows.end());
-    cpu::conv_planes(ex, s.layer, tile, starts, out.data(), in.data(), wanted.data());
+    cpu::conv_planes(ex, s.layer, tile, nullptr, starts, out.data(), in.data(), wanted.data());
     std::int64_t computed = 0;
     for (std::int64_t z = 0; z < D; ++z)
       for (std::int64_t y = 0; y < H; ++y)
