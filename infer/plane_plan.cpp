@@ -291,7 +291,7 @@ PlanePlan plan_planes(const std::vector<ChainLayer>& chain, const ConvAlgorithm&
     });
     if (skip) c.read.push_back(labels);
     for (const bool streaming : {false, true}) {
-      PlanePlan p{.layers = chain, .tiles = c.tiles, .steps = {}, .streaming = streaming, .computed = c.computed, .read = c.read, .seconds = c.seconds};
+      PlanePlan p{.layers = chain, .tiles = c.tiles, .steps = {}, .streaming = streaming, .computed = c.computed, .read = c.read, .planes = {}, .seconds = c.seconds};
       schedule(p);
       if (skip) p.bytes += background_bytes(chain, p.tiles), p.seconds += background_share(chain, p.tiles) * p.seconds;
       if (streaming) p.seconds *= kStreaming;

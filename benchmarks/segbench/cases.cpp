@@ -138,7 +138,9 @@ void InferCase::run() {
     labels_.assign(p.labels.data<std::uint8_t>(), p.labels.data<std::uint8_t>() + p.labels.elements());
     return;
   }
-  const Segmentation s = segment(ctx_, *segmenter_, read_volume(scan_), {.head_only = head_only_});
+  SegmentOptions options;
+  options.head_only = head_only_;
+  const Segmentation s = segment(ctx_, *segmenter_, read_volume(scan_), options);
   network_seconds_ = s.network_seconds;
   std::map<std::int32_t, std::uint8_t> index_of;
   for (int k = 0; k < segmenter_->net.graph.out_channels(); ++k) index_of[segmenter_->id_of(k)] = static_cast<std::uint8_t>(k);
