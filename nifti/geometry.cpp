@@ -282,6 +282,18 @@ void warn_of_shear(const Affine& affine, Warnings& warnings) {
   if (shear > 1e-3) warnings.push_back({"sheared", fmt::format("axes are not perpendicular (largest cosine {:.2g})", shear)});
 }
 
+// Two conventions for left and right in one header: the transform that is taken, and one that disagrees about the handedness of the voxels. A qform
+// whose code is 0 counts where its quaternion was filled in all the same: programs that flip an image often forget one of the two.
+void warn_of_sides(const StoredTransforms& stored, const Candidate& sform, const Candidate* qform, const Vec3& spacing, double qfac, Warnings& warnings) {
+  Candidate other;
+  const bool dormant = !qform && (stored.bcd[0] != 0 || stored.bcd[1] != 0 || stored.bcd[2] != 0);
+  if (qform) other = *qform;
+  else if (dormant) other = qform_of(stored, spacing, qfac);
+  if ((!qform && !dormant) || !other.defect.empty() || (determinant(sform.affine) < 0) == (determinant(other.affine) < 0)) return;
+  warnings.push_back({"left_right_conflict", fmt::format("the sform says {}, the qform{} says {}, a mirror image: left and right may be exchanged; the sform is used",
+                                                         orientation_of(sform.affine), dormant ? " (its code is 0)" : "", orientation_of(other.affine))});
+}
+
 }  // namespace
 
 Placement place(const StoredTransforms& stored, const Size3& size, const std::string& name, Warnings& warnings) {
@@ -330,6 +342,7 @@ Placement place(const StoredTransforms& stored, const Size3& size, const std::st
              fmt::format("sform ({}) and qform ({}) differ by up to {:.3g} mm{}: the sform is used", orientation_of(sform.affine),
                          orientation_of(qform.affine), mm, mirrored ? " and are mirror images (left and right!)" : ""));
     }
+    warn_of_sides(stored, sform, qform_ok ? &qform : nullptr, spacing, qfac, warnings);
   } else if (qform_ok) {
     out = {qform.affine, TransformSource::qform, qform_code};
   } else {

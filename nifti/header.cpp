@@ -336,12 +336,12 @@ std::vector<std::byte> encode_header(const NiftiHeader& h) {
   if (h.version == 2) {
     Raw2 raw{};
     raw.sizeof_hdr = 540;
-    std::memcpy(raw.magic, "n+2\0\r\n\x1a\n", 8);
+    std::memcpy(raw.magic, h.detached ? "ni2\0\r\n\x1a\n" : "n+2\0\r\n\x1a\n", 8);
     return fill(raw);
   }
   Raw1 raw{};
   raw.sizeof_hdr = 348;
-  std::memcpy(raw.magic, "n+1", 4);
+  std::memcpy(raw.magic, h.detached ? "ni1" : "n+1", 4);
   return fill(raw);
 }
 

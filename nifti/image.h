@@ -113,7 +113,7 @@ struct ImageWriteOptions {
   int gzip_level = 1;  // 1 (fast, threaded) .. 12 (small), for names that end in .gz or .mgz
 };
 // The name's ending chooses the format. .nii, .nii.gz: type, extents, scaling, transforms (both sform and qform), intent, description and
-// extensions as NIfTI-1, or NIfTI-2 where an extent is beyond 32767. .mgh, .mgz: uint8, int16, int32 or float32 without scaling; MGH has no
+// extensions as NIfTI-1, or NIfTI-2 where an extent is beyond 32767. .hdr or .img, or either with .gz: the same as a pair. .mgh, .mgz: uint8, int16, int32 or float32 without scaling; MGH has no
 // room for description, intent and extensions. Atomic. Throws io, invalid_argument. An image given up by std::move, with room for the
 // header before its voxels, is written without a copy.
 void write_image(const std::string& path, const Image& image, const ImageWriteOptions& options = {});

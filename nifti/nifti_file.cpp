@@ -198,9 +198,9 @@ NiftiHeader header_of(const Image& image, const std::string& path) {
   return h;
 }
 
-// Header, extender and extensions: the first data_offset bytes of the file.
-void put_front(const NiftiHeader& h, const Image& image, std::byte* to) {
-  std::memset(to, 0, h.data_offset);
+// Header, extender and extensions: the first `bytes` of the file.
+void put_front(const NiftiHeader& h, std::size_t bytes, const Image& image, std::byte* to) {
+  std::memset(to, 0, bytes);
   const std::vector<std::byte> head = encode_header(h);
   std::memcpy(to, head.data(), head.size());
   to[head.size()] = std::byte{!image.extensions.empty()};
@@ -215,11 +215,12 @@ void put_front(const NiftiHeader& h, const Image& image, std::byte* to) {
   }
 }
 
-enum class Format { nifti, mgh };
+enum class Format { nifti, pair, mgh };
 Format format_of(const std::string& path) {
+  if (files::is_pair_name(path)) return Format::pair;
   if (files::ends_with(path, ".nii") || files::ends_with(path, ".nii.gz")) return Format::nifti;
   const bool mgh = files::ends_with(path, ".mgh") || files::ends_with(path, ".mgz");
-  require(mgh, "{}: images are written to names that end in .nii, .nii.gz, .mgh or .mgz", path);
+  require(mgh, "{}: images are written to names that end in .nii, .nii.gz, .hdr, .img, .mgh or .mgz", path);
   return Format::mgh;
 }
 
@@ -234,10 +235,24 @@ void write_file(const std::string& path, std::span<const std::byte> whole, const
   file.commit();
 }
 
+// x.hdr and x.img, both plain or both .gz, whichever of the names was given. The voxels first: a header without them is the worse half.
+void write_pair(const std::string& path, const Image& image, const ImageWriteOptions& options) {
+  need_voxels(image, path);
+  NiftiHeader h = header_of(image, path);
+  Buffer front(h.data_offset);
+  h.detached = true;
+  const std::size_t bytes = h.data_offset;
+  h.data_offset = 0;
+  put_front(h, bytes, image, front.data());
+  const std::string stem = files::stem_of_pair(path), packed = files::ends_with(path, ".gz") ? ".gz" : "";
+  write_file(stem + ".img" + packed, {image.voxels(), image.bytes()}, options);
+  write_file(stem + ".hdr" + packed, {front.data(), front.size()}, options);
+}
+
 Buffer joined(const NiftiHeader& h, const Image& image) {
   need_voxels(image, image.name);
   Buffer whole(h.data_offset + image.bytes());
-  put_front(h, image, whole.data());
+  put_front(h, h.data_offset, image, whole.data());
   std::memcpy(whole.data() + h.data_offset, image.voxels(), image.bytes());
   return whole;
 }
@@ -259,18 +274,19 @@ void write_image(const std::string& path, const Image& image, const ImageWriteOp
     file.write(whole.data(), whole.size());
     return file.commit();
   }
+  if (format == Format::pair) return write_pair(path, image, options);
   const Buffer whole = joined(header_of(image, path), image);
   write_file(path, {whole.data(), whole.size()}, options);
 }
 
 void write_image(const std::string& path, Image&& image, const ImageWriteOptions& options) {
   const Image& kept = image;
-  if (format_of(path) == Format::mgh) return write_image(path, kept, options);
+  if (format_of(path) != Format::nifti) return write_image(path, kept, options);
   need_voxels(image, path);
   const NiftiHeader h = header_of(image, path);
   if (image.offset < h.data_offset || image.storage.use_count() != 1) return write_image(path, kept, options);
   std::byte* start = image.storage->data() + image.offset - h.data_offset;
-  put_front(h, image, start);
+  put_front(h, h.data_offset, image, start);
   write_file(path, {start, h.data_offset + image.bytes()}, options);
 }
 
@@ -278,7 +294,7 @@ bool files::write_nifti_gz(const std::string& path, const Image& facts, const Vo
   const NiftiHeader h = header_of(facts, path);
   const std::size_t front = h.data_offset, unit = size_of(facts.type);  // front is a multiple of 8: elements do not straddle pieces
   Buffer head(front);
-  put_front(h, facts, head.data());
+  put_front(h, h.data_offset, facts, head.data());
   const std::size_t bytes = front + facts.bytes();
   const Deflated packed = deflate_fast(bytes, [&](std::size_t begin, std::size_t end, std::byte* to) {
     if (begin < front) {

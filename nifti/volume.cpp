@@ -50,6 +50,7 @@ Volume prepare(const Image& image, std::int64_t channels, DType dtype) {
   v.stored = image.type;
   v.scaled = image.slope != 1 || image.inter != 0;
   v.warnings = image.warnings;
+  v.extensions = image.extensions;
   return v;
 }
 
@@ -161,6 +162,7 @@ Image facts_of(const Volume& volume, const WriteOptions& options) {
   constexpr int kMillimetres = 2;
   image.units = kMillimetres;
   image.description = options.description;
+  image.extensions = volume.extensions;
   if (options.labels || t.dtype() == DType::i32) image.intent_code = kIntentLabel;
   return image;
 }

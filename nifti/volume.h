@@ -20,6 +20,7 @@ struct Volume {
   bool scaled = false;          // did the file carry a slope or intercept?
   std::int64_t non_finite = 0;  // NaN and infinite voxels (kept)
   Warnings warnings;
+  std::vector<Extension> extensions = {};  // of a NIfTI header: kept for writing the volume again
 
   Size3 size() const { return {voxels.shape().w(), voxels.shape().h(), voxels.shape().d()}; }  // along i, j, k
   Grid grid() const { return {size(), place.affine}; }
@@ -59,7 +60,7 @@ struct WriteOptions {
   int gzip_level = 1;               // 1 (fast, threaded) .. 12 (small), for names that end in .gz or .mgz
 };
 // Integer types take rounded values; a value outside the type's range (or NaN) is refused. Atomic. Throws invalid_argument, io.
-// The name's ending chooses the format, as in write_image: .nii, .nii.gz, .mgh, .mgz.
+// The name's ending chooses the format, as in write_image: .nii, .nii.gz, .hdr and .img (a pair), .mgh, .mgz.
 void write_volume(const std::string& path, const Volume& volume, const WriteOptions& options = {});
 // NIfTI alone: other endings are refused.
 void write_nifti(const std::string& path, const Volume& volume, const WriteOptions& options = {});

@@ -18,6 +18,8 @@ struct Arguments {
   std::uint64_t seed = 0;
   std::int64_t volume = -1;
   int series = -1;
+  std::vector<double> spacing;
+  std::string interpolation = "linear";
   bool labels = false, json = false, quiet = false;
 };
 
@@ -65,6 +67,14 @@ void write_picture(const std::string& path, const Volume& v) {
 int convert(const Arguments& a) {
   Volume v = a.labels ? read_labels(a.input, frame_of(a)) : read_volume(a.input, frame_of(a));
   if (!a.orientation.empty()) v = reorient(v, a.orientation);
+  if (!a.spacing.empty()) {
+    const Grid target = grid_with_spacing(v.grid(), {a.spacing[0], a.spacing[a.spacing.size() / 3], a.spacing[a.spacing.size() - 1]});
+    v.voxels = a.labels                       ? resample_nearest(v.voxels, v.grid(), target)
+               : a.interpolation == "linear" ? resample_linear(v.voxels, v.grid(), target)
+                                             : resample_cubic(v.voxels, v.grid(), target);
+    v.place.affine = target.affine;
+    v.stored = Number::f32;  // what is between two numbers
+  }
   if (a.output.ends_with(".png")) return write_picture(a.output, v), 0;
   WriteOptions o;
   o.labels = a.labels;
@@ -108,11 +118,15 @@ int main(int argc, char** argv) {
   auto* v = app.add_subcommand("convert", "NIfTI, MGH, NRRD, PNG or DICOM (a file, folder or zip) to the format that the output's ending names");
   for (auto* sub : {c, v}) {
     sub->add_option("IN", a.input, "Image")->required();
-    sub->add_option("OUT", a.output, ".nii.gz, .nii, .mgz, .mgh, .png")->required();
+    sub->add_option("OUT", a.output, ".nii.gz, .nii, .hdr (with its .img), .mgz, .mgh, .png")->required();
     sub->add_flag("--labels", a.labels, "Whole numbers are ids: nothing between them is made up");
     sub->add_option("--series", a.series, "Of a DICOM folder or zip: this series, from 0")->check(CLI::NonNegativeNumber);
     sub->add_option("--volume", a.volume, "Of a 4-D file: this volume, from 0")->check(CLI::NonNegativeNumber);
   }
+  v->add_option("--spacing", a.spacing, "Voxels of that many mm: one number or three (i, j, k)")->expected(1, 3)->check([](const std::string& mm) {
+    return std::strtod(mm.c_str(), nullptr) > 0 ? std::string() : fmt::format("wanted mm above 0, got {}", mm);
+  });
+  v->add_option("--interpolation", a.interpolation, "With --spacing: linear or cubic (B-spline); labels take the nearest")->capture_default_str()->check(CLI::IsMember({"linear", "cubic"}));
   v->add_option("--orientation", a.orientation, "Turn the axes, e.g. RAS");
   auto* k = app.add_subcommand("check", "Shapes, spacings, labels, and what does not fit; exit code 1 if there is any");
   k->add_option("IMAGES", a.input, "As for slices")->required();
@@ -125,5 +139,6 @@ int main(int argc, char** argv) {
   p->add_option("--validation", a.validation, "Part that validates")->capture_default_str();
   p->add_option("--folds", a.folds, "That many splits, each subject validates once")->capture_default_str()->check(CLI::PositiveNumber);
   p->add_option("--seed", a.seed, "Another order")->capture_default_str();
+  app.callback([&] { usage(a.spacing.size() != 2, "--spacing", "wanted one number or three"); });
   return run_program(app, argc, argv, [&] { return *s ? slices(a) : *c ? conform_file(a) : *v ? convert(a) : *k ? check(a) : split(a); });
 }
