@@ -57,8 +57,9 @@ struct TileKernels {
   int max_voxels[kMaxVectors + 1];                // by vectors 1..3: what the registers hold
   TileFn* tile[kMaxVectors + 1][kMaxVoxels + 1];  // [vectors][voxels]
   FinishFn* finish;
-  // to[l][c] = from[c step + l] for c < channels, zeros up to width, which is a whole number of vectors; l < lines
-  void (*gather_lines)(float* const* to, std::int64_t lines, const float* from, std::int64_t step, int channels, int width);
+  // to[l][c] = from[c step + l] for c < channels, zeros up to width, which is a whole number of vectors; l < lines.
+  // next: `from` of the call that follows, to be fetched
+  void (*gather_lines)(float* const* to, std::int64_t lines, const float* from, std::int64_t step, int channels, int width, const float* next);
 };
 const TileKernels& tile_kernels();  // of this machine's best target
 

@@ -162,8 +162,8 @@ void GatherRun::pack(const Block& block, std::size_t input, int64_t first, int64
         const int64_t tap = k / w.kernel[2] * w.kernel[2] + tap_position_[static_cast<std::size_t>(k % w.kernel[2])];
         lines[static_cast<std::size_t>(c * taps + k)] = to + (tap * channels + i + c) * width;
       }
-    kernels_.gather_lines(lines.data(), together * taps, w.data + block.first * w.out_step + (g_.inputs[input].first + i) * w.in_step,
-                          w.out_step, block.channels, static_cast<int>(width));
+    const float* const from = w.data + block.first * w.out_step + (g_.inputs[input].first + i) * w.in_step;
+    kernels_.gather_lines(lines.data(), together * taps, from, w.out_step, block.channels, static_cast<int>(width), from + together * w.in_step);
   }
 }
 

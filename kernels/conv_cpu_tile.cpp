@@ -120,8 +120,9 @@ void finish(float* y, std::int64_t y_step, const float* tile, std::int64_t tile_
 }
 
 // Four channels x one vector of lines at a time become blocks of 4 x 4 in registers, and leave as runs of four channels: a gather takes one
-// cache access per float.
-void gather_lines(float* const* to, std::int64_t lines, const float* from, std::int64_t step, int channels, int width) {
+// cache access per float. Runs are short and far apart: what is read next is fetched meanwhile.
+void gather_lines(float* const* to, std::int64_t lines, const float* from, std::int64_t step, int channels, int width,
+                  [[maybe_unused]] const float* next) {
   if (lines == 1 && step == 1) {
     for_vectors(channels, [&](std::int64_t c, auto part) HWY_ATTR { store(load(from + c, part), to[0] + c, part); });
     for (int c = channels; c < width; ++c) to[0][c] = 0.0f;
@@ -139,6 +140,7 @@ void gather_lines(float* const* to, std::int64_t lines, const float* from, std::
       for (int k = 0; k < 4; ++k) {
         const float* x = from + (c + k) * step + l;
         v[k] = count == kLanes ? load(x, All{}) : load(x, Part{static_cast<std::size_t>(count)});
+        __builtin_prefetch(next + (x - from), 0, 2);
       }
       const auto t0 = low(v[0], v[1]), t1 = high(v[0], v[1]), t2 = low(v[2], v[3]), t3 = high(v[2], v[3]);
       HWY_ALIGN float block[4 * kLanes];  // [line mod 4][line / 4][channel]

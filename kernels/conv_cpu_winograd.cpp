@@ -107,7 +107,8 @@ class WinogradRun {
   int64_t zero_floats_ = 0, bias_floats_ = 0, own_floats_ = 0, shared_floats_ = 0;  // own: of each thread
 };
 
-constexpr int64_t kSecondLevel = 1 << 20;  // bytes of transformed weights that every thread may read for itself
+constexpr int64_t kSecondLevel = 1 << 20;  // bytes of transformed weights that stay beside the rest
+constexpr int64_t kAlone = 7 << 18;          // the same where tiles are many: read from the third level, which costs less than sharing t and r would
 constexpr int64_t kPieceTiles = 28;        // of one thread's block: enough to read u for, few enough for t and r to stay in cache
 constexpr int64_t kTogetherBytes = 8 << 20;  // of t and r when threads share a block
 constexpr int64_t kFewProducts = 2560;     // tiles in all times points, for which u is not kept: m of 32 channels is then 320 KB
@@ -153,7 +154,7 @@ void WinogradRun::plan_pieces() {
   const AxisTiles& w = grid_.axis[2];
   const int64_t rows = grid_.rows(), row_bytes = 4 * qs_ * w.group() * grid_.groups() * (in_width_ + out_width_);
   const int64_t alone = ceil_div(rows * grid_.row_tiles(), kPieceTiles);  // pieces, if every thread has its own
-  together_ = threads() > 1 && !g_.wanted && (u_floats_ * 4 > kSecondLevel || alone < 4 * threads());
+  together_ = threads() > 1 && !g_.wanted && (u_floats_ * 4 > kAlone || alone < 4 * threads());
   few_tiles_ = !g_.wanted && u_floats_ * 4 > kSecondLevel && rows * grid_.row_tiles() * qs_ * ps_ <= kFewProducts;
   grid_.piece_groups = grid_.groups();
   if (few_tiles_) {
@@ -234,7 +235,7 @@ void WinogradRun::pack_lines(const Block& block, std::size_t input, int64_t firs
     channels = std::min(most, last - c);
     for (int64_t i = 0; i < channels; ++i)
       for (int64_t k = 0; k < count; ++k) lines[i * count + k] = slot[before + k] + i * (taps[1] - taps[0]);
-    tiles_.gather_lines(lines, channels * count, from, w.out_step, block.channels, static_cast<int>(width));
+    tiles_.gather_lines(lines, channels * count, from, w.out_step, block.channels, static_cast<int>(width), from + channels * w.in_step);
     from += channels * w.in_step;
     for (int64_t i = 0; i < channels; ++i, u += width)
       kernels_.weights[WinogradKernels::index(tile_.m[0])][WinogradKernels::index(tile_.m[1])][WinogradKernels::index(tile_.m[2])](taps[i], width, u, u_step);
