@@ -1,0 +1,40 @@
+# cmake --install: programs, plug-ins, headers, and what find_package(voxgrad) finds:
+#   voxgrad::voxgrad  everything, for C++ (an archive that is linked whole: kernels register themselves, and a linker drops what nobody names)
+#   voxgrad::c        nifti/voxgrad.h, for C: a small shared library with the readers inside and, of ours, these functions alone visible
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(archive_objects "")
+foreach(object IN LISTS VG_OBJECTS)
+  list(APPEND archive_objects $<TARGET_OBJECTS:${object}>)
+endforeach()
+add_library(voxgrad_archive STATIC ${archive_objects})
+set_target_properties(voxgrad_archive PROPERTIES OUTPUT_NAME voxgrad LINKER_LANGUAGE CXX EXPORT_NAME archive)
+set_target_properties(voxgrad_archive PROPERTIES ARCHIVE_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+add_library(voxgrad_c SHARED $<TARGET_OBJECTS:vg_tensor> $<TARGET_OBJECTS:vg_nifti>)
+target_link_libraries(voxgrad_c PRIVATE vg_common)
+target_link_options(voxgrad_c PRIVATE -Wl,--exclude-libs,ALL)
+set_target_properties(voxgrad_c PROPERTIES LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION} SOVERSION 0 EXPORT_NAME c)
+target_include_directories(voxgrad_c INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/voxgrad/nifti>)
+
+set(package ${CMAKE_INSTALL_LIBDIR}/cmake/voxgrad)
+install(TARGETS voxgrad_archive voxgrad_c EXPORT voxgrad LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT dev)
+install(EXPORT voxgrad NAMESPACE voxgrad:: FILE voxgrad-targets.cmake DESTINATION ${package} COMPONENT dev)
+foreach(folder tensor nifti kernels layers infer train)
+  install(DIRECTORY ${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/voxgrad COMPONENT dev FILES_MATCHING PATTERN "*.h" PATTERN cuda EXCLUDE PATTERN ladder EXCLUDE PATTERN dicom EXCLUDE)
+endforeach()
+configure_package_config_file(cmake/voxgrad-config.cmake.in ${CMAKE_BINARY_DIR}/generated/voxgrad-config.cmake INSTALL_DESTINATION ${package}
+                              PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/generated/voxgrad-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/generated/voxgrad-config.cmake ${CMAKE_BINARY_DIR}/generated/voxgrad-config-version.cmake DESTINATION ${package} COMPONENT dev)
+install(TARGETS ${VG_TOOLS} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
+foreach(plugin voxgrad_dicom voxgrad_cuda)  # programs look in ../lib
+  if(TARGET ${plugin})
+    install(TARGETS ${plugin} LIBRARY DESTINATION lib COMPONENT programs)
+  endif()
+endforeach()
+
+if(VG_TESTS AND NOT VG_SANITIZE)
+  add_test(NAME package.find_package COMMAND ${CMAKE_COMMAND} -DBUILD=${CMAKE_BINARY_DIR} -DSOURCE=${CMAKE_SOURCE_DIR} -DCXX=${CMAKE_CXX_COMPILER}
+                                             -P ${CMAKE_SOURCE_DIR}/tests/package/run.cmake)
+  set_tests_properties(package.find_package PROPERTIES LABELS package)
+endif()
