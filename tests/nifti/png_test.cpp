@@ -170,6 +170,24 @@ TEST(Png, DamageIsRefusedWithTheFilesName) {
   EXPECT_LT(accepted, 50) << "only changes to chunks that do not matter pass";
 }
 
+TEST(Png, OneColumnInterlaced) {  // P3: of Adam7's seven passes four have rows: 0; 4; 2, 6; 1, 3, 5, 7
+  const PngPicture p = parse(with([](Parts& q) {
+                               q.width = 1, q.height = 8, q.interlaced = 1, q.rows.clear();
+                               for (int y : {0, 4, 2, 6, 1, 3, 5, 7}) q.rows.push_back(std::byte{0}), q.rows.push_back(static_cast<std::byte>(10 * y));
+                             }).file());
+  ASSERT_EQ(p.samples.size(), 8u);
+  for (std::size_t y = 0; y < 8; ++y) EXPECT_EQ(p.samples[y], 10 * y);
+}
+
+TEST(Png, SixteenBitsStaySixteen) {  // P8
+  const PngPicture p = parse(with([](Parts& q) {
+                               q.width = 2, q.height = 1, q.depth = 16, q.rows.clear();
+                               for (int v : {0, 0xab, 0xcd, 0x12, 0x34}) q.rows.push_back(static_cast<std::byte>(v));
+                             }).file());
+  EXPECT_EQ(p.samples, (std::vector<std::uint16_t>{0xabcd, 0x1234}));
+  EXPECT_EQ(png_to_labels(p).voxels.data<std::int32_t>()[0], 0xabcd);
+}
+
 TEST(Png, OddButReadable) {
   const PngPicture extra = parse(with([](Parts& p) { p.rows.resize(5000); }).file());  // P4
   EXPECT_TRUE(has_warning(extra.warnings, "png"));
