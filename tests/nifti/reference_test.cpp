@@ -161,7 +161,7 @@ Tally compare_all(const std::string& folder) {
     else
       compare(folder, name, e, tally);
   }
-  std::printf("%s: %d equal, %d refused by both, %d different on purpose, %d DICOM files not read yet\n", folder.c_str(), tally.equal,
+  std::printf("%s: %d equal, %d refused by both, %d different on purpose, %d DICOM files (FilesHoldWhatPydicomReads)\n", folder.c_str(), tally.equal,
               tally.refused_too, tally.of_our_own, tally.dicom);
   return tally;
 }
