@@ -22,24 +22,26 @@ RowSpan common(RowSpan a, RowSpan b) {
   return r.empty() ? RowSpan{} : r;
 }
 
-// What a layer of these taps reaches from a region (the same forward as backward: taps are symmetric).
+// What the taps of H and W reach from the rows of a plane.
+void reached_rows(const PlaneLayer& l, const RowSpan* from, RowSpan* to) {
+  const std::int64_t H = l.extent[1], W = l.extent[2], reach = l.kernel / 2;
+  for (std::int64_t y = 0; y < H; ++y) {
+    RowSpan r;
+    for (std::int64_t k = -reach; k <= reach; ++k)
+      if (const std::int64_t v = y + k * l.dilation[1]; v >= 0 && v < H) r = hull(r, from[v]);
+    if (!r.empty()) r = {std::max<std::int64_t>(0, r.begin - reach * l.dilation[2]), std::min(W, r.end + reach * l.dilation[2])};
+    to[y] = r;
+  }
+}
+
+// What a layer reaches from a region (the same forward as backward: taps are symmetric).
 Region reached(const Region& from, const PlaneLayer& l) {
-  if (l.kernel == 1) return from;
   Region lines = from, to = from;
-  const std::int64_t H = from.height, D = from.depth, W = l.extent[2];
-  for (std::int64_t z = 0; z < D; ++z)
-    for (std::int64_t y = 0; y < H; ++y) {
+  for (std::int64_t z = 0; z < from.depth; ++z) reached_rows(l, from.plane(z), lines.plane(z));
+  for (std::int64_t z = 0; z < from.depth; ++z)
+    for (std::int64_t y = 0; y < from.height; ++y) {
       RowSpan r;
-      for (const std::int64_t v : {y - l.dilation[1], y, y + l.dilation[1]})
-        if (v >= 0 && v < H) r = hull(r, from.plane(z)[v]);
-      if (!r.empty()) r = {std::max<std::int64_t>(0, r.begin - l.dilation[2]), std::min(W, r.end + l.dilation[2])};
-      lines.plane(z)[y] = r;
-    }
-  for (std::int64_t z = 0; z < D; ++z)
-    for (std::int64_t y = 0; y < H; ++y) {
-      RowSpan r;
-      for (const std::int64_t v : {z - l.dilation[0], z, z + l.dilation[0]})
-        if (v >= 0 && v < D) r = hull(r, lines.plane(v)[y]);
+      for_inputs(l, {}, z, [&](std::int64_t v) { r = hull(r, lines.plane(v)[y]); });
       to.plane(z)[y] = r;
     }
   return to;
@@ -56,28 +58,19 @@ struct Needs {
 };
 Needs needs_of(const PlaneLayer& l, PlaneTile tile, const Region& wanted) {
   Needs n{wanted, {wanted.depth, wanted.height, std::vector<RowSpan>(wanted.rows.size())}};
-  const std::int64_t D = l.extent[0], H = l.extent[1], W = l.extent[2], d = l.dilation[0], reach = l.kernel / 2;
-  std::vector<RowSpan> rows(static_cast<std::size_t>(H)), window(rows.size());
+  const auto H = static_cast<std::size_t>(l.extent[1]);
+  std::vector<RowSpan> rows, window(H);
   for (const std::int64_t start : group_starts(l, tile, true)) {
-    for (std::int64_t y = 0; y < H; ++y) {
-      rows[static_cast<std::size_t>(y)] = {};
-      for (std::int64_t j = 0; j < tile.d && start + j * d < D; ++j)
-        rows[static_cast<std::size_t>(y)] = hull(rows[static_cast<std::size_t>(y)], wanted.plane(start + j * d)[y]);
-    }
+    rows.assign(H, {});
+    for_outputs(l, tile, start, [&](std::int64_t z) {
+      for (std::size_t y = 0; y < H; ++y) rows[y] = hull(rows[y], wanted.plane(z)[y]);
+    });
     cpu::widen(l, tile, rows.data());
-    for (std::int64_t j = 0; j < tile.d && start + j * d < D; ++j) std::copy(rows.begin(), rows.end(), n.computed.plane(start + j * d));
-    for (std::int64_t y = 0; y < H; ++y) {
-      RowSpan r;
-      for (std::int64_t k = -reach; k <= reach; ++k)
-        if (const std::int64_t v = y + k * l.dilation[1]; v >= 0 && v < H) r = hull(r, rows[static_cast<std::size_t>(v)]);
-      if (!r.empty()) r = {std::max<std::int64_t>(0, r.begin - reach * l.dilation[2]), std::min(W, r.end + reach * l.dilation[2])};
-      window[static_cast<std::size_t>(y)] = r;
-    }
-    for (std::int64_t k = -reach; k < tile.d + reach; ++k) {
-      const std::int64_t z = start + k * d;
-      if (z < 0 || z >= D) continue;
-      for (std::int64_t y = 0; y < H; ++y) n.read.plane(z)[y] = hull(n.read.plane(z)[y], window[static_cast<std::size_t>(y)]);
-    }
+    for_outputs(l, tile, start, [&](std::int64_t z) { std::copy(rows.begin(), rows.end(), n.computed.plane(z)); });
+    reached_rows(l, rows.data(), window.data());
+    for_inputs(l, tile, start, [&](std::int64_t z) {
+      for (std::size_t y = 0; y < H; ++y) n.read.plane(z)[y] = hull(n.read.plane(z)[y], window[y]);
+    });
   }
   return n;
 }
@@ -96,9 +89,7 @@ void schedule(PlanePlan& p) {
   std::vector<std::vector<std::int64_t>> starts;
   for (std::size_t l = 0; l < layers; ++l) starts.push_back(group_starts(p.layers[l].shape, p.tiles[l], p.streaming));
   const auto window = [&](std::size_t l, std::int64_t start, auto&& visit) {
-    const PlaneLayer& s = p.layers[l].shape;
-    for (std::int64_t k = -(s.kernel / 2); k < p.tiles[l].d + s.kernel / 2; ++k)
-      if (const std::int64_t z = start + k * s.dilation[0]; z >= 0 && z < D) visit(static_cast<std::size_t>(z));
+    for_inputs(p.layers[l].shape, p.tiles[l], start, [&](std::int64_t z) { visit(static_cast<std::size_t>(z)); });
   };
   std::vector<std::vector<bool>> made(layers, std::vector<bool>(static_cast<std::size_t>(D)));
   std::vector<std::vector<int>> readers(layers, std::vector<int>(static_cast<std::size_t>(D)));
@@ -120,8 +111,7 @@ void schedule(PlanePlan& p) {
     const PlaneLayer& s = p.layers[l].shape;
     const std::int64_t start = starts[l][next[l]++];
     std::int64_t made_now = 0;
-    for (std::int64_t j = 0; j < p.tiles[l].d && start + j * s.dilation[0] < D; ++j)
-      made[l][static_cast<std::size_t>(start + j * s.dilation[0])] = true, ++made_now;
+    for_outputs(s, p.tiles[l], start, [&](std::int64_t z) { made[l][static_cast<std::size_t>(z)] = true, ++made_now; });
     std::int64_t &out = live[s.out_channels], &most = p.planes[s.out_channels];
     out += made_now, most = std::max(most, out);
     if (l + 1 == layers) out -= made_now;
@@ -156,35 +146,21 @@ double background_share(const std::vector<ChainLayer>& chain, const std::vector<
   return static_cast<double>(background_voxels(chain, tiles, chain.size())) / static_cast<double>(e[0] * e[1] * e[2]);
 }
 
-struct Choice {
-  std::vector<PlaneTile> tiles;
-  std::vector<Region> computed, read;
-  double seconds = 0;
+struct Option {
+  PlaneTile tile;
+  double seconds;
 };
 
-// The fastest tile of every layer, among those that `allowed(layer, tile)`.
-template <class Allowed>
-Choice choose(const std::vector<ChainLayer>& chain, const ConvAlgorithm& algorithm, const std::vector<Region>* wanted, const Allowed& allowed) {
-  Choice c;
-  for (std::size_t l = 0; l < chain.size(); ++l) {
-    const PlaneLayer& s = chain[l].shape;
-    double least = std::numeric_limits<double>::infinity();
-    PlaneTile best;
-    Needs needs;
-    for (const PlaneTile tile : tiles_for(s, algorithm)) {
-      if (!allowed(s, tile)) continue;
-      Needs n;
-      double seconds = cpu::plane_seconds(s, tile);
-      if (wanted) n = needs_of(s, tile, (*wanted)[l]), seconds *= n.computed.share(s.extent[2]);
-      if (seconds < least) least = seconds, best = tile, needs = std::move(n);
+// By layer: the tiles there are and what they cost; of the whole layer, or (wanted not empty) of what must be computed so that this is right.
+std::vector<std::vector<Option>> options_of(const std::vector<ChainLayer>& chain, const ConvAlgorithm& algorithm, const std::vector<Region>& wanted) {
+  std::vector<std::vector<Option>> options(chain.size());
+  for (std::size_t l = 0; l < chain.size(); ++l)
+    for (const PlaneTile tile : tiles_for(chain[l].shape, algorithm)) {
+      const PlaneLayer& s = chain[l].shape;
+      const double share = wanted.empty() ? 1.0 : needs_of(s, tile, wanted[l]).computed.share(s.extent[2]);
+      options[l].push_back({tile, share * cpu::plane_seconds(s, tile)});
     }
-    c.seconds += least;
-    c.tiles.push_back(best);
-    if (!wanted) continue;
-    c.computed.push_back(std::move(needs.computed));
-    if (l > 0) c.read.push_back(std::move(needs.read));
-  }
-  return c;
+  return options;
 }
 
 // What must be right of every layer's output: what the labels need of it, where the data reach it.
@@ -272,42 +248,58 @@ std::optional<std::vector<ChainLayer>> plane_chain(const Graph& g, const Shape& 
 
 PlanePlan plan_planes(const std::vector<ChainLayer>& chain, const ConvAlgorithm& algorithm, std::uint64_t max_bytes, const Region* data, bool head_only) {
   const std::int64_t *extent = chain[0].shape.extent, D = extent[0], H = extent[1], W = extent[2];
+  const std::vector<std::vector<Option>> whole = options_of(chain, algorithm, {});
   std::vector<Region> wanted;
+  std::vector<std::vector<Option>> part;  // if leaving out the background may pay
   Region labels;
-  bool skips = false;
   if (data) {
     labels = head_only ? *data : everything(D, H, W);
     wanted = wanted_of(chain, *data, labels);
     double share = 0;
     for (const Region& r : wanted) share += r.share(W) / static_cast<double>(wanted.size());
-    skips = share < 0.85;  // tiles at the border of what is wanted take some more
+    if (share < 0.85) part = options_of(chain, algorithm, wanted);  // tiles at the border of what is wanted take some more
   }
   std::optional<PlanePlan> best;
+  bool best_skips = false;
   const auto fits = [&](const PlanePlan& p) { return !max_bytes || p.bytes <= max_bytes; };
   // A deep tile waits for many planes: limits on the dilation of layers with tiles of 4 and of 2 planes.
   const auto consider = [&](std::int64_t most4, std::int64_t most2, bool skip) {
-    Choice c = choose(chain, algorithm, skip ? &wanted : nullptr, [&](const PlaneLayer& l, PlaneTile tile) {
-      return tile.d <= (l.dilation[0] <= most4 ? 4 : l.dilation[0] <= most2 ? 2 : 1);
-    });
-    if (skip) c.read.push_back(labels);
+    PlanePlan tiled{.layers = chain, .tiles = {}, .steps = {}, .computed = {}, .read = {}, .planes = {}};
+    for (std::size_t l = 0; l < chain.size(); ++l) {
+      const std::int64_t d = chain[l].shape.dilation[0], deepest = d <= most4 ? 4 : d <= most2 ? 2 : 1;
+      Option least{{}, std::numeric_limits<double>::infinity()};
+      for (const Option& o : (skip ? part : whole)[l])
+        if (o.tile.d <= deepest && o.seconds < least.seconds) least = o;
+      tiled.tiles.push_back(least.tile), tiled.seconds += least.seconds;
+    }
     for (const bool streaming : {false, true}) {
-      PlanePlan p{.layers = chain, .tiles = c.tiles, .steps = {}, .streaming = streaming, .computed = c.computed, .read = c.read, .planes = {}, .seconds = c.seconds};
+      PlanePlan p = tiled;
+      p.streaming = streaming;
       schedule(p);
       if (skip) p.bytes += background_bytes(chain, p.tiles), p.seconds += background_share(chain, p.tiles) * p.seconds;
       if (streaming) p.seconds *= kStreaming;
       p.seconds += kPageSeconds * static_cast<double>(p.bytes);
       const bool better = !best || (fits(p) != fits(*best) ? fits(p) : fits(p) ? p.seconds < best->seconds : p.bytes < best->bytes);
-      if (better) best = std::move(p);
+      if (better) best = std::move(p), best_skips = skip;
     }
   };
-  for (const bool skip : {false, true})
-    for (const std::int64_t most4 : {kAny, std::int64_t{2}, std::int64_t{0}})
-      if (!skip || skips) consider(most4, kAny, skip);
-  if (fits(*best)) return std::move(*best);
-  for (const std::int64_t most4 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
-    for (const std::int64_t most2 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
-      for (const bool skip : {false, true})
-        if (most2 >= most4 && (!skip || skips)) consider(most4, most2, skip);
+  const auto consider_both = [&](std::int64_t most4, std::int64_t most2) {
+    consider(most4, most2, false);
+    if (!part.empty()) consider(most4, most2, true);
+  };
+  for (const std::int64_t most4 : {kAny, std::int64_t{2}, std::int64_t{0}}) consider_both(most4, kAny);
+  if (!fits(*best))
+    for (const std::int64_t most4 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
+      for (const std::int64_t most2 : {kAny, std::int64_t{8}, std::int64_t{4}, std::int64_t{2}, std::int64_t{1}, std::int64_t{0}})
+        if (most2 >= most4) consider_both(most4, most2);
+  if (best_skips) {
+    for (std::size_t l = 0; l < chain.size(); ++l) {
+      Needs n = needs_of(chain[l].shape, best->tiles[l], wanted[l]);
+      best->computed.push_back(std::move(n.computed));
+      if (l > 0) best->read.push_back(std::move(n.read));
+    }
+    best->read.push_back(std::move(labels));
+  }
   return std::move(*best);
 }
 

@@ -145,14 +145,11 @@ class PlaneRun {
  private:
   template <class Visit>
   void outputs(const PlaneStep& s, const Visit& visit) const {
-    const std::int64_t d = layers_[index(s.layer)].dilation[0];
-    for (std::int64_t j = 0; j < plan_.tiles[index(s.layer)].d && s.start + j * d < depth_; ++j) visit(s.start + j * d);
+    for_outputs(layers_[index(s.layer)], plan_.tiles[index(s.layer)], s.start, visit);
   }
   template <class Visit>
   void window(const PlaneStep& s, const Visit& visit) const {
-    const PlaneLayer& l = layers_[index(s.layer)];
-    for (std::int64_t k = -(l.kernel / 2); k < plan_.tiles[index(s.layer)].d + l.kernel / 2; ++k)
-      if (const std::int64_t z = s.start + k * l.dilation[0]; z >= 0 && z < depth_) visit(z);
+    for_inputs(layers_[index(s.layer)], plan_.tiles[index(s.layer)], s.start, visit);
   }
 
   void make(const PlaneStep& step) {

@@ -49,6 +49,18 @@ struct PlaneStep {
   std::int64_t start;  // first plane of the group
 };
 
+// Calls visit(z) for the planes of the volume that a group makes, and for those that it reads.
+template <class Visit>
+void for_outputs(const cpu::PlaneLayer& l, cpu::PlaneTile tile, std::int64_t start, Visit&& visit) {
+  for (std::int64_t j = 0; j < tile.d; ++j)
+    if (const std::int64_t z = start + j * l.dilation[0]; z < l.extent[0]) visit(z);
+}
+template <class Visit>
+void for_inputs(const cpu::PlaneLayer& l, cpu::PlaneTile tile, std::int64_t start, Visit&& visit) {
+  for (std::int64_t k = -(l.kernel / 2); k < tile.d + l.kernel / 2; ++k)
+    if (const std::int64_t z = start + k * l.dilation[0]; z >= 0 && z < l.extent[0]) visit(z);
+}
+
 struct PlanePlan {
   std::vector<ChainLayer> layers;
   std::vector<cpu::PlaneTile> tiles;  // by layer

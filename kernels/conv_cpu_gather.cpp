@@ -71,7 +71,7 @@ class GatherRun {
                    Ahead& ahead, Lists& lists) const;
   Ahead look_ahead(const Slab& slab, int64_t r, const Block& block, const AxisPhase& phase, int64_t begin, int64_t end,
                    const Lists& lists) const;
-  void row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Ahead* ahead, Lists& lists) const;
+  void row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Ahead* points_ahead, Lists& lists) const;
   void run_points() const;
   const float* in_row(int64_t n, int64_t row, std::size_t input) const;
   float* out(const Slab& slab, int64_t row, const AxisPhase& phase, const Block& block, int64_t j) const;
@@ -254,7 +254,7 @@ Ahead GatherRun::look_ahead(const Slab& slab, int64_t r, const Block& block, con
   return ahead;
 }
 
-// One phase of one block of channels of one output row, tile by tile. ahead: what to fetch meanwhile, or null: what the next row needs.
+// One phase of one block of channels of one output row, tile by tile. points_ahead: what to fetch meanwhile, or null: what the next row needs.
 void GatherRun::row(const Slab& slab, int64_t r, const AxisPhase& phase, const Block& block, Ahead* points_ahead, Lists& lists) const {
   alignas(64) float sums[kMaxTile];
   Span range{slab.columns.begin, std::min(slab.columns.end, phase.count)};

@@ -17,8 +17,9 @@ struct Tables {
   std::vector<const float*> in[3], out;
 };
 
-const float* plane(float* const* planes, int64_t z, int64_t depth) { return z < 0 || z >= depth ? nullptr : planes[z]; }
 const float* plane(const float* const* planes, int64_t z, int64_t depth) { return z < 0 || z >= depth ? nullptr : planes[z]; }
+
+std::vector<RowSpan> whole_rows(const PlaneLayer& l, int64_t groups) { return std::vector<RowSpan>(static_cast<std::size_t>(groups * l.extent[1]), RowSpan{0, l.extent[2]}); }
 
 // Winograd's tile within the small volume.
 WinogradTile winograd_tile(PlaneTile tile) { return tile.hw ? WinogradTile{{tile.d, tile.hw, tile.hw}} : WinogradTile{}; }
@@ -66,7 +67,7 @@ double plane_seconds(const PlaneLayer& l, PlaneTile tile) {
 
 std::vector<float> packed_planes(const PlaneLayer& l, PlaneTile tile) {
   Gather g = gather_of(l, tile, 1);
-  const std::vector<RowSpan> everything(static_cast<std::size_t>(l.extent[1]), RowSpan{0, l.extent[2]});
+  const std::vector<RowSpan> everything = whole_rows(l, 1);
   g.wanted = everything.data();
   return tile.hw ? packed_for_winograd(g, winograd_tile(tile)) : packed_for_gather(g);
 }
@@ -79,7 +80,7 @@ void conv_planes(const Exec& ex, const PlaneLayer& l, PlaneTile tile, const floa
   const Tables t = tables_of(l, tile, starts, out, in);
   for (std::size_t i = 0; i < g.inputs.size(); ++i) g.inputs[i].data = t.in[i].data();
   g.outputs[0].data = t.out.data();
-  const std::vector<RowSpan> everything(wanted ? 0 : static_cast<std::size_t>(groups * l.extent[1]), RowSpan{0, l.extent[2]});
+  const std::vector<RowSpan> everything = whole_rows(l, wanted ? 0 : groups);
   g.wanted = wanted ? wanted : everything.data();
   if (tile.hw)
     run_winograd(ex, g, winograd_tile(tile));
@@ -89,7 +90,7 @@ void conv_planes(const Exec& ex, const PlaneLayer& l, PlaneTile tile, const floa
 
 std::size_t conv_planes_scratch(const PlaneLayer& l, PlaneTile tile, int64_t groups) {
   Gather g = gather_of(l, tile, groups);
-  const std::vector<RowSpan> everything(static_cast<std::size_t>(groups * l.extent[1]), RowSpan{0, l.extent[2]});
+  const std::vector<RowSpan> everything = whole_rows(l, groups);
   g.wanted = everything.data();
   return tile.hw ? winograd_scratch(g, winograd_tile(tile)) : gather_scratch(g);
 }

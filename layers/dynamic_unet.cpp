@@ -144,12 +144,7 @@ DynamicUnetConfig dynamic_unet_config_from_json(const Json& j, const std::string
     fail(ErrorCode::bad_file, "{}: network is {}, wanted \"dynamic_unet\"", where, j["network"].dump());
   f.get_to("in_channels", c.in_channels), f.get_to("classes", c.classes), f.get_to("features", c.features), f.get_to("blocks", c.blocks);
   f.get_to("blur", c.blur), f.get_to("blur_final", c.blur_final);
-  f.done();
-  try {
-    check(c);
-  } catch (const Error& e) {
-    fail(ErrorCode::bad_file, "{}: {}", where, e.what());
-  }
+  f.done([&] { check(c); });
   return c;
 }
 

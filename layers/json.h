@@ -43,6 +43,16 @@ class JsonFields {
   const Json& json(const std::string& key);                    // any type; missing: throws
   void ignore(const std::string& key) { known_.insert(key); }  // known, and of no use here
   void done() const;                                           // throws bad_file naming the first unknown member and the known ones
+  // done(), then check(), whose complaint about the values becomes one about the file.
+  template <class Check>
+  void done(Check&& check) const {
+    done();
+    try {
+      check();
+    } catch (const Error& e) {
+      fail(ErrorCode::bad_file, "{}: {}", where_, e.what());
+    }
+  }
   const std::string& where() const { return where_; }
 
  private:

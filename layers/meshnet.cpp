@@ -82,12 +82,7 @@ MeshnetConfig meshnet_config_from_json(const Json& j, const std::string& where) 
   f.get_to("norm", c.norm);
   f.get_to("norm_affine", c.norm_affine);
   f.get_to("bias", c.bias);
-  f.done();
-  try {
-    check(c);
-  } catch (const Error& e) {
-    fail(ErrorCode::bad_file, "{}: {}", where, e.what());
-  }
+  f.done([&] { check(c); });
   return c;
 }
 

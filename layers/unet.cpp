@@ -253,12 +253,7 @@ UnetConfig unet_config_from_json(const Json& j, const std::string& where) {
   f.get_to("norm", c.norm), f.get_to("norm_affine", c.norm_affine), f.get_to("activation", c.activation);
   f.get_to("activation_alpha", c.activation_alpha), f.get_to("residual_units", c.residual_units), f.get_to("upsampling", c.upsampling);
   f.get_to("deep_supervision", c.deep_supervision);
-  f.done();
-  try {
-    check(c);
-  } catch (const Error& e) {
-    fail(ErrorCode::bad_file, "{}: {}", where, e.what());
-  }
+  f.done([&] { check(c); });
   return c;
 }
 

@@ -31,49 +31,35 @@ float mix(float a, float b, float weight) { return a + (b - a) * weight; }
 
 Tensor resample_linear(const Tensor& from, const Grid& source, const Grid& target, float outside) {
   check(from, source, target, DType::f32);
-  const std::int64_t c = from.shape().c(), width = target.size[0];
-  Tensor out({1, target.size[2], target.size[1], width, c}, DType::f32, kCpu);
+  const std::int64_t c = from.shape().c();
   const float* in = from.data<float>();
   const std::int64_t stride[3] = {c, source.size[0] * c, source.size[0] * source.size[1] * c};
-  for_rows(source, target, [&](const Line& line, Range range, std::int64_t n) {
-    float* row = out.data<float>() + n * width * c;
-    std::fill(row, row + range.begin * c, outside);
-    std::fill(row + range.end * c, row + width * c, outside);
-    for (std::int64_t i = range.begin; i < range.end; ++i) {
-      const Side x = side_of(line.at(0, i), source.size[0], stride[0]), y = side_of(line.at(1, i), source.size[1], stride[1]),
-                 z = side_of(line.at(2, i), source.size[2], stride[2]);
-      const float* v = in + x.at + y.at + z.at;
-      for (std::int64_t ch = 0; ch < c; ++ch, ++v) {
-        const float* w = v + z.step;
-        const float near = mix(mix(v[0], v[x.step], x.weight), mix(v[y.step], v[y.step + x.step], x.weight), y.weight);
-        const float far = mix(mix(w[0], w[x.step], x.weight), mix(w[y.step], w[y.step + x.step], x.weight), y.weight);
-        row[i * c + ch] = mix(near, far, z.weight);
-      }
+  return resampled(source, target, c, DType::f32, outside, [&](const Line& line, std::int64_t i, float* out) {
+    const Side x = side_of(line.at(0, i), source.size[0], stride[0]), y = side_of(line.at(1, i), source.size[1], stride[1]),
+               z = side_of(line.at(2, i), source.size[2], stride[2]);
+    const float* v = in + x.at + y.at + z.at;
+    for (std::int64_t ch = 0; ch < c; ++ch, ++v) {
+      const float* w = v + z.step;
+      const float near = mix(mix(v[0], v[x.step], x.weight), mix(v[y.step], v[y.step + x.step], x.weight), y.weight);
+      const float far = mix(mix(w[0], w[x.step], x.weight), mix(w[y.step], w[y.step + x.step], x.weight), y.weight);
+      out[ch] = mix(near, far, z.weight);
     }
   });
-  return out;
 }
 
 Tensor resample_nearest(const Tensor& from, const Grid& source, const Grid& target, std::int32_t outside) {
   check(from, source, target, DType::i32);
-  const std::int64_t c = from.shape().c(), width = target.size[0];
-  Tensor out({1, target.size[2], target.size[1], width, c}, DType::i32, kCpu);
+  const std::int64_t c = from.shape().c();
   const std::int32_t* in = from.data<std::int32_t>();
   auto nearest = [](double p, std::int64_t size) {  // halves go up
     return std::min(static_cast<std::int64_t>(std::max(p + 0.5 + kSlack, 0.0)), size - 1);
   };
-  for_rows(source, target, [&](const Line& line, Range range, std::int64_t n) {
-    std::int32_t* row = out.data<std::int32_t>() + n * width * c;
-    std::fill(row, row + range.begin * c, outside);
-    std::fill(row + range.end * c, row + width * c, outside);
-    for (std::int64_t i = range.begin; i < range.end; ++i) {
-      const std::int64_t x = nearest(line.at(0, i), source.size[0]), y = nearest(line.at(1, i), source.size[1]),
-                         z = nearest(line.at(2, i), source.size[2]);
-      const std::int32_t* v = in + ((z * source.size[1] + y) * source.size[0] + x) * c;
-      std::copy(v, v + c, row + i * c);
-    }
+  return resampled(source, target, c, DType::i32, outside, [&](const Line& line, std::int64_t i, std::int32_t* out) {
+    const std::int64_t x = nearest(line.at(0, i), source.size[0]), y = nearest(line.at(1, i), source.size[1]),
+                       z = nearest(line.at(2, i), source.size[2]);
+    const std::int32_t* v = in + ((z * source.size[1] + y) * source.size[0] + x) * c;
+    std::copy(v, v + c, out);
   });
-  return out;
 }
 
 Grid grid_with_spacing(const Grid& grid, const Vec3& mm) {

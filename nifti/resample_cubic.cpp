@@ -87,29 +87,22 @@ Tensor spline_coefficients(const Tensor& values) {
 Tensor resample_cubic(const Tensor& from, const Grid& source, const Grid& target, float outside) {
   check(from, source, target, DType::f32);
   const Tensor coefficients = spline_coefficients(from);
-  const std::int64_t c = from.shape().c(), width = target.size[0];
-  Tensor out({1, target.size[2], target.size[1], width, c}, DType::f32, kCpu);
+  const std::int64_t c = from.shape().c();
   const float* in = coefficients.data<float>();
   const std::int64_t stride[3] = {c, source.size[0] * c, source.size[0] * source.size[1] * c};
-  for_rows(source, target, [&](const Line& line, Range range, std::int64_t n) {
-    float* row = out.data<float>() + n * width * c;
-    std::fill(row, row + range.begin * c, outside);
-    std::fill(row + range.end * c, row + width * c, outside);
-    for (std::int64_t i = range.begin; i < range.end; ++i) {
-      const Taps x = taps_of(line.at(0, i), source.size[0], stride[0]), y = taps_of(line.at(1, i), source.size[1], stride[1]),
-                 z = taps_of(line.at(2, i), source.size[2], stride[2]);
-      for (std::int64_t ch = 0; ch < c; ++ch) {
-        double sum = 0;
-        for (std::size_t kz = 0; kz < 4; ++kz)
-          for (std::size_t ky = 0; ky < 4; ++ky) {
-            const float* v = in + z.at[kz] + y.at[ky] + ch;
-            sum += z.weight[kz] * y.weight[ky] * (x.weight[0] * v[x.at[0]] + x.weight[1] * v[x.at[1]] + x.weight[2] * v[x.at[2]] + x.weight[3] * v[x.at[3]]);
-          }
-        row[i * c + ch] = static_cast<float>(sum);
-      }
+  return resampled(source, target, c, DType::f32, outside, [&](const Line& line, std::int64_t i, float* out) {
+    const Taps x = taps_of(line.at(0, i), source.size[0], stride[0]), y = taps_of(line.at(1, i), source.size[1], stride[1]),
+               z = taps_of(line.at(2, i), source.size[2], stride[2]);
+    for (std::int64_t ch = 0; ch < c; ++ch) {
+      double sum = 0;
+      for (std::size_t kz = 0; kz < 4; ++kz)
+        for (std::size_t ky = 0; ky < 4; ++ky) {
+          const float* v = in + z.at[kz] + y.at[ky] + ch;
+          sum += z.weight[kz] * y.weight[ky] * (x.weight[0] * v[x.at[0]] + x.weight[1] * v[x.at[1]] + x.weight[2] * v[x.at[2]] + x.weight[3] * v[x.at[3]]);
+        }
+      out[ch] = static_cast<float>(sum);
     }
   });
-  return out;
 }
 
 }  // namespace vg

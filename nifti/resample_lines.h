@@ -73,4 +73,19 @@ void for_rows(const Grid& source, const Grid& target, Row row) {
   });
 }
 
+// The whole of a resampling but its formula: (1, D, H, W, C) voxels of the target, each by voxel(line, i, out), which writes C values; `outside`
+// where the source has nothing to say.
+template <class T, class Voxel>
+Tensor resampled(const Grid& source, const Grid& target, std::int64_t channels, DType dtype, T outside, Voxel voxel) {
+  const std::int64_t width = target.size[0];
+  Tensor out({1, target.size[2], target.size[1], width, channels}, dtype, kCpu);
+  for_rows(source, target, [&](const Line& line, Range range, std::int64_t n) {
+    T* row = out.data<T>() + n * width * channels;
+    std::fill(row, row + range.begin * channels, outside);
+    std::fill(row + range.end * channels, row + width * channels, outside);
+    for (std::int64_t i = range.begin; i < range.end; ++i) voxel(line, i, row + i * channels);
+  });
+  return out;
+}
+
 }  // namespace vg::resample
