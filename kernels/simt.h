@@ -6,6 +6,7 @@
 //   SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, args...);     kernel<<<grid, block, shared_bytes, stream>>>(args...), but checked;
 //                                                         a template with commas goes into parentheses: (kernel<float, 3>)
 //   simt::blocks_for(items, per_block)                    the grid extent that covers `items`
+//   simt_tensor.h                                         tensor cores (mma, ldmatrix) and asynchronous copies (cp.async)
 //   VG_NS, VG_DEVICE_IMPL(name)                           namespace (sim or gpu) and registration of the slot that this compilation fills
 //
 // Everything else (threadIdx, __syncthreads, __shfl_down_sync, atomicAdd, float4, __expf, ...) is written as in CUDA. Which slot is filled comes

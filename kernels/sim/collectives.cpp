@@ -30,6 +30,7 @@ int source_lane(Collective what, int lane, int operand, int width) {
 const char* name_of(Collective what) {
   constexpr const char* names[] = {"__syncwarp",      "__shfl_sync",      "__shfl_up_sync",    "__shfl_down_sync",
                                    "__shfl_xor_sync", "__ballot_sync",    "__any_sync",        "__all_sync",
+                                   "mma16816<bf16>",  "mma16816<f16>",    "ldmatrix_x4",       "ldmatrix_x4_trans",
                                    "__syncthreads",   "__syncthreads_or", "__syncthreads_and", "__syncthreads_count"};
   return names[static_cast<int>(what)];
 }
@@ -86,6 +87,7 @@ void Worker::resolve(Warp& warp, int first_thread, const Request& last) {
     value[lane] = r.value;
     yes |= static_cast<unsigned>(r.value != 0) << lane;
   }
+  if (what >= Collective::mma_bf16) return resolve_matrix(warp.request, first_thread);
   for (unsigned rest = mask; rest; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
     Request& r = *warp.request[lane];

@@ -133,6 +133,9 @@ void execute(const Launch& launch) {
 
 void* shared_array(SharedArray& array) { return this_worker->shared_array(array); }
 void* dynamic_shared() { return this_worker->dynamic_shared(); }
+void async_copy(char* to, const void* from, const char* file, int line) { this_worker->async_copy(to, from, file, line); }
+void async_commit() { this_worker->async_commit(); }
+void async_wait(int left) { this_worker->async_wait(left); }
 int lane_number() { return this_worker->current() % kLanes; }
 void trap(const char* file, int line) { this_worker->fault(this_worker->current(), file, line, "__trap"); }
 

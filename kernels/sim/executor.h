@@ -58,6 +58,10 @@ enum class Collective : std::uint8_t {
   ballot,
   any,
   all,
+  mma_bf16,
+  mma_f16,
+  load_matrix,
+  load_matrix_transposed,
   barrier,
   barrier_or,
   barrier_and,
@@ -74,6 +78,21 @@ struct Request {
   Collective what;
 };
 [[noreturn]] void trap(const char* file, int line);  // __trap()
+
+// One lane's part of a matrix word; the request's value is its address.
+struct MatrixProduct {
+  float* d;           // [4]
+  const unsigned* a;  // [4]
+  const unsigned* b;  // [2]
+};
+struct MatrixLoad {
+  unsigned* r;  // [4]
+  const char* row;
+};
+// The running thread's asynchronous copies. from: null for zeros.
+void async_copy(char* to, const void* from, const char* file, int line);
+void async_commit();
+void async_wait(int left);
 int lane_number();                                   // of the running thread in its warp
 
 }  // namespace vg::simt

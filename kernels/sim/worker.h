@@ -49,6 +49,9 @@ class Worker {
   void answer(Request& request);
   void* shared_array(SharedArray& array);
   char* dynamic_shared() const { return arena_; }
+  void async_copy(char* to, const void* from, const char* file, int line);
+  void async_commit();
+  void async_wait(int left);
   [[noreturn]] void fault(int thread, const char* file, int line, const std::string& what) const;
   int current() const { return current_; }
 
@@ -64,6 +67,8 @@ class Worker {
   Fibre& idle_fibre();
   void abandon_fibres();
   void resolve(Warp& warp, int first_thread, const Request& last);
+  void resolve_matrix(Request* const* request, int first_thread);
+  void check_shared16(int thread, const char* at, const char* word, const char* file, int line) const;
   std::string thread_name(int thread) const;
   std::string deadlock() const;
   void begin_shared();
@@ -105,6 +110,21 @@ class Worker {
     const SharedArray* after;  // null: after dynamic shared memory
   };
   std::vector<RedZone> red_zones_;
+
+  // Asynchronous copies of each thread that have not been performed, oldest first; those of the group that is still open last.
+  struct AsyncCopy {
+    char* to;
+    const void* from;
+    int group;
+  };
+  struct AsyncQueue {
+    std::uint64_t block = 0;  // valid while this is the serial number of the running block
+    int open = 0;
+    std::vector<AsyncCopy> copies;
+  };
+  static void perform(const AsyncCopy& copy);
+  AsyncQueue* own_queue();
+  std::vector<AsyncQueue> async_;
 };
 
 const char* name_of(Collective what);
