@@ -1,5 +1,6 @@
 // Loads libvoxgrad_cuda.so on the first use of a CUDA device: from VG_PLUGIN_DIR, else beside the program, else by the loader's own search. Programs
-// that stay on the cpu never open it, so they start in milliseconds and need no CUDA library.
+// that stay on the cpu never open it, so they start in milliseconds and need no CUDA library. VG_CUDA_PLUGIN names another file: tests put a plug-in
+// there that stands on a fake CUDA runtime.
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -14,6 +15,11 @@ constexpr const char* kPluginFile = "libvoxgrad_cuda.so";
 
 // Null where there is no such file; throws where there is one that cannot be loaded.
 void* open_plugin(std::string* searched) {
+  if (const std::string path = os::environment("VG_CUDA_PLUGIN"); !path.empty()) {
+    std::string error;
+    if (void* library = os::open_library(path, &error)) return library;
+    fail(ErrorCode::no_device, "VG_CUDA_PLUGIN: {}", error);
+  }
   std::vector<std::string> folders;
   if (const std::string folder = os::environment("VG_PLUGIN_DIR"); !folder.empty()) folders.push_back(folder);
   const std::string home = os::executable_folder();

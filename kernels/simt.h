@@ -19,19 +19,21 @@
 #include <utility>
 
 #include "kernels/sim/limits.h"
-#if defined(__CUDACC__)
-#include <cuda_runtime.h>
-#else
+#if !defined(__CUDACC__)
 #include "kernels/sim/executor.h"
 #include "kernels/sim/words.h"
 #endif
-
 #if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+#include <memory>
+
+#include "kernels/cuda/errors.h"
 #define VG_NS gpu
 #define VG_SLOT cuda
+#define VG_LAUNCHER gpu_launch
 #else
 #define VG_NS sim
 #define VG_SLOT sim
+#define VG_LAUNCHER sim_launch
 #endif
 #define VG_DEVICE_IMPL_(ns, slot, name) VG_IMPL(ns, slot, name)
 #define VG_DEVICE_IMPL(NAME) VG_DEVICE_IMPL_(VG_NS, VG_SLOT, NAME)
@@ -85,6 +87,13 @@ inline cudaError_t allow_shared(const void* function, std::size_t dynamic_bytes)
 }
 #endif
 
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA && !defined(__CUDACC__)
+cudaError_t queue_launch(const Launch& launch, std::shared_ptr<const void> arguments, cudaStream_t stream);  // tests/cuda/runtime
+#endif
+
+// Launches of both slots may meet in one program: they differ in name, or the linker would take one for the other.
+inline namespace VG_LAUNCHER {
+
 // Starts kernel(args...) on every thread of the grid. A grid with a zero extent does nothing. Throws invalid_argument, naming kernel and shape, if
 // no GPU could run the shape (both devices), if the GPU's driver refuses it, or (sim) if the kernel itself breaks a rule while it runs.
 template <class... P, class... A>
@@ -105,22 +114,29 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, std::
         },
         values);
   }
-  if (error != cudaSuccess) {
-    cudaGetLastError();  // what was reported here must not surface again at the next call
-    refuse_launch(name, g, b, shared_bytes, cudaGetErrorString(error));
-  }
 #else
-  static_cast<void>(stream);  // work on the sim device is done when the call returns
   struct Call {
     void (*kernel)(P...);
     std::tuple<std::remove_cv_t<P>...> values;
   };
+  const auto thread = [](const void* p) {
+    const Call& c = *static_cast<const Call*>(p);
+    std::apply(c.kernel, c.values);
+  };
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+  const auto call = std::make_shared<const Call>(Call{kernel, std::move(values)});
+  const cudaError_t error = queue_launch({name, g, b, shared_bytes, call.get(), thread}, call, static_cast<cudaStream_t>(stream));
+#else
+  static_cast<void>(stream);  // work on the sim device is done when the call returns
   const Call call{kernel, std::move(values)};
-  execute({name, g, b, shared_bytes, &call, [](const void* p) {
-             const Call& c = *static_cast<const Call*>(p);
-             std::apply(c.kernel, c.values);
-           }});
+  execute({name, g, b, shared_bytes, &call, thread});
+#endif
+#endif
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+  if (error != cudaSuccess) gpu::launch_failed(name, g, b, shared_bytes, error);
+  gpu::note_launch(name, g, b, stream);
 #endif
 }
 
+}  // inline namespace
 }  // namespace vg::simt

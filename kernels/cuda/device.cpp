@@ -1,8 +1,8 @@
 // The CUDA device as the core sees it: memory, copies, order of work, properties, and the plug-in's one export. Host code only.
 #include <string>
 
+#include "kernels/cuda/errors.h"
 #include "kernels/kernel.h"
-#include "kernels/simt.h"
 #include "tensor/device.h"
 
 namespace vg {
@@ -14,35 +14,6 @@ const KernelImpl*& KernelImpl::head() {
 }
 
 namespace gpu {
-
-// What the last failed call of this thread had to say: DeviceApi promises that the text lives until the next call.
-const char* say(std::string text) {
-  thread_local std::string kept;
-  kept = std::move(text);
-  return kept.c_str();
-}
-
-// nullptr, or the reason in words that help. A kernel that failed is reported by whatever call comes after it; from then on the driver answers every
-// call with the same error until the process ends.
-const char* reason(cudaError_t error) {
-  if (error == cudaSuccess) return nullptr;
-  cudaGetLastError();  // an error that does not stick must not surface again at the next launch
-  switch (error) {
-    case cudaErrorInsufficientDriver: return say("no NVIDIA driver (or too old for CUDA " + std::to_string(CUDART_VERSION / 1000) + ")");
-    case cudaErrorNoDevice: return say("the NVIDIA driver sees no GPU (is CUDA_VISIBLE_DEVICES set?)");
-    case cudaErrorNoKernelImageForDevice: return say("this build has no code for this GPU (CMake option VG_CUDA_ARCHITECTURES)");
-    case cudaErrorIllegalAddress:
-    case cudaErrorMisalignedAddress:
-    case cudaErrorIllegalInstruction:
-    case cudaErrorLaunchFailure:
-    case cudaErrorAssert:
-      return say(
-          std::string(cudaGetErrorString(error)) +
-          " in a kernel that was started earlier; this process can no longer use the GPU (CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer "
-          "finds the kernel)");
-    default: return say(std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error));
-  }
-}
 
 const char* allocate(Device d, std::size_t bytes, void** out) {
   *out = nullptr;
@@ -78,7 +49,9 @@ const char* clear(Device d, void* data, std::size_t bytes, void* stream) {
 
 const char* synchronize(Device d, void* stream) {
   if (const char* why = reason(cudaSetDevice(d.index))) return why;
-  return reason(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
+  const cudaError_t error = cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
+  if (error == cudaSuccess) note_synchronized(stream);
+  return reason(error);
 }
 
 std::string cuda_version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
