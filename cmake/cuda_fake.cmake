@@ -2,11 +2,12 @@
 # plug-in's own host code, the executor of the sim device, and tests/cuda/runtime in the place of libcudart. No toolkit is needed.
 # VG_CUDA_PLUGIN=bin/libvoxgrad_cuda_fake.so makes any program use it.
 file(GLOB fake_runtime CONFIGURE_DEPENDS tests/cuda/runtime/*.cpp)
-add_library(vg_cuda_runtime OBJECT ${fake_runtime})
+add_library(vg_cuda_runtime OBJECT ${fake_runtime} kernels/cuda/errors.cpp)  # a launch that fails asks for its words
 target_include_directories(vg_cuda_runtime PUBLIC tests/cuda/runtime)
 target_link_libraries(vg_cuda_runtime PUBLIC vg_common)
 
 file(GLOB fake_sources CONFIGURE_DEPENDS kernels/*.cu kernels/cuda/*.cpp)
+list(FILTER fake_sources EXCLUDE REGEX "/errors[.]cpp$")
 add_library(voxgrad_cuda_fake MODULE ${fake_sources})
 target_link_libraries(voxgrad_cuda_fake PRIVATE vg_cuda_runtime vg_sim vg_tensor vg_common)
 target_compile_definitions(voxgrad_cuda_fake PRIVATE VG_SLOT_CUDA=1)

@@ -9,17 +9,22 @@
 #include <vector>
 
 #include "tensor/error.h"
+#include "tensor/os.h"
 #include "tensor/storage.h"
 
 namespace vg {
 namespace {
 
-// Under the address sanitizer every tensor gets a fresh block of exactly its size, so that a byte past its end or after its death is reported.
+// Under the address sanitizer, or with VG_MEMORY_CACHE=0 in the environment (for compute-sanitizer and the like), every tensor gets a fresh block of
+// exactly its size, so that a byte past its end or after its death is reported.
+bool reuse() {
 #if defined(__SANITIZE_ADDRESS__)
-constexpr bool kReuse = false;
+  return false;
 #else
-constexpr bool kReuse = true;
+  static const bool wanted = os::environment("VG_MEMORY_CACHE") != "0";
+  return wanted;
 #endif
+}
 
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kSlack = std::size_t{64} << 20;
@@ -52,7 +57,7 @@ class Pool {
     if (limit_) most = std::min(most, limit_);
     shrink(api, d, most > stats_.live + block ? most - stats_.live - block : 0);
     void* data = nullptr;
-    const std::size_t given = kReuse ? block : bytes;
+    const std::size_t given = reuse() ? block : bytes;
     if (api.allocate(d, given, &data)) {
       shrink(api, d, 0);
       if (const char* why = api.allocate(d, given, &data))
@@ -67,7 +72,7 @@ class Pool {
     const std::size_t block = block_bytes(bytes);
     const std::lock_guard lock(mutex_);
     stats_.live -= block;
-    if (kReuse) {
+    if (reuse()) {
       try {
         free_[block].push_back({data, ++clock_});
         stats_.cached += block;
@@ -75,7 +80,7 @@ class Pool {
       } catch (const std::bad_alloc&) {  // no room for the note: give the block itself back
       }
     }
-    device_api(d).release(d, data, kReuse ? block : bytes);
+    device_api(d).release(d, data, reuse() ? block : bytes);
   }
 
   MemoryStats stats() {

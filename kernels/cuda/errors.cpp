@@ -2,6 +2,8 @@
 #include "kernels/cuda/errors.h"
 
 #include <array>
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 namespace vg::gpu {
@@ -16,7 +18,7 @@ struct LaunchNote {
 // The launches that no synchronisation has shown to be done: of more than a ring's worth, the latest.
 struct Flight {
   std::mutex mutex;
-  std::array<LaunchNote, 64> ring;
+  std::array<LaunchNote, 1024> ring;
   std::size_t first = 0, count = 0;
   std::string fault;  // the message of the first error that stuck
 };
@@ -41,21 +43,31 @@ std::string in_words(const LaunchNote& n) {
   return std::string("kernel ") + n.kernel + ", grid " + simt::to_string(n.grid) + ", block " + simt::to_string(n.block);
 }
 
-// The kernels on their way, oldest first: the one at fault is among them, and most often the oldest.
+// The kernels on their way, one of which is at fault.
 std::string suspects(const Flight& f) {
-  constexpr std::size_t kMost = 4;
+  const auto number = [&](std::size_t i) { return in_words(f.ring[(f.first + i) % f.ring.size()]); };
   if (f.count == 0) return "";
-  std::string text = f.count == 1 ? "" : "one of " + std::to_string(f.count) + " kernels in flight: ";
-  for (std::size_t i = 0; i < f.count && i < kMost; ++i) text += (i ? "; " : "") + in_words(f.ring[(f.first + i) % f.ring.size()]);
-  return text + (f.count > kMost ? "; ..." : "") + ": ";
+  if (f.count == 1) return number(0) + ": ";
+  return "one of " + std::to_string(f.count) + " kernels from (" + number(0) + ") to (" + number(f.count - 1) + "): ";
 }
 
-std::string fault_message(cudaError_t error) {
+// CUDA_LAUNCH_BLOCKING=1 is the CUDA runtime's own switch: each launch then waits for its kernel, and itself returns the kernel's error.
+bool launches_block() {
+  static const bool block = [] {
+    const char* value = std::getenv("CUDA_LAUNCH_BLOCKING");
+    return value && std::strcmp(value, "1") == 0;
+  }();
+  return block;
+}
+
+// `launch`: the one that was refused, if it was a launch.
+std::string fault_message(cudaError_t error, const LaunchNote* launch) {
   Flight& f = flight();
   const std::lock_guard lock(f.mutex);
   if (f.fault.empty()) {
-    f.fault = suspects(f) + cudaGetErrorString(error) + "; this process can no longer use the GPU";
-    if (f.count > 1) f.fault += " (CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer finds the kernel)";
+    const bool known = launches_block() && launch;
+    f.fault = (known ? in_words(*launch) + ": " : suspects(f)) + cudaGetErrorString(error) + "; this process can no longer use the GPU";
+    if (!known && f.count > 1) f.fault += " (CUDA_LAUNCH_BLOCKING=1 tells which kernel)";
   }
   return f.fault;
 }
@@ -71,7 +83,7 @@ const char* say(std::string text) {
 const char* reason(cudaError_t error) {
   if (error == cudaSuccess) return nullptr;
   cudaGetLastError();  // an error that does not stick must not surface again at the next launch
-  if (sticks(error)) return say(fault_message(error));
+  if (sticks(error)) return say(fault_message(error, nullptr));
   switch (error) {
     case cudaErrorInsufficientDriver: return say("no NVIDIA driver (or too old for CUDA " + std::to_string(CUDART_VERSION / 1000) + ")");
     case cudaErrorNoDevice: return say("the NVIDIA driver sees no GPU (is CUDA_VISIBLE_DEVICES set?)");
@@ -103,7 +115,8 @@ void note_synchronized(void* stream) noexcept {
 
 void launch_failed(const char* kernel, const simt::Shape3& grid, const simt::Shape3& block, std::size_t shared_bytes, cudaError_t error) {
   cudaGetLastError();
-  if (sticks(error)) throw Error(ErrorCode::no_device, fault_message(error));
+  const LaunchNote launch{kernel, grid, block, nullptr};
+  if (sticks(error)) throw Error(ErrorCode::no_device, fault_message(error, &launch));
   simt::refuse_launch(kernel, grid, block, shared_bytes, cudaGetErrorString(error));
 }
 

@@ -70,7 +70,11 @@ Options parse_options(const std::string& text) {
 }
 
 Options& options() {
-  static auto& chosen = *new Options(parse_options(os::environment("VG_CUDA_FAKE")));
+  static auto& chosen = *new Options([] {
+    Options o = parse_options(os::environment("VG_CUDA_FAKE"));
+    o.eager = o.eager || os::environment("CUDA_LAUNCH_BLOCKING") == "1";
+    return o;
+  }());
   return chosen;
 }
 

@@ -2,7 +2,7 @@
 // a machine without a GPU. Kernels run on the sim device's executor; what is checked is the host's part of the bargain: order, lifetimes, ranges.
 //
 // VG_CUDA_FAKE in the environment, words separated by commas:
-//   eager          work runs when it is queued (the default is lazy: as late as CUDA allows, streams in the unkindest order)
+//   eager          work runs when it is queued, as with CUDA_LAUNCH_BLOCKING=1 (the default is lazy: as late as CUDA allows, streams in the unkindest order)
 //   strict         the host can reach device memory at no time; pinned sources must not change under a queued copy; leaks are told at the end;
 //                  a program with complaints ends with exit code 86
 //   memory=64M     of each device (default 2G)      devices=2    how many      fail=KERNEL[:3]   the KERNEL's third run fails as on a broken GPU

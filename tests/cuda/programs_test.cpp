@@ -1,0 +1,119 @@
+// The programs with --device cuda, whole, on the fake CUDA runtime: the same bits as sim, close to cpu, nothing for the strict runtime to find, and
+// words that help when a kernel breaks.
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+#include "layers/model_file.h"
+#include "nifti/volume.h"
+#include "tests/layers/files.h"
+#include "tests/tools/process.h"
+
+namespace vg::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Setting {
+  Setting(const char* name, const std::string& value) : name(name) { ::setenv(name, value.c_str(), 1); }
+  ~Setting() { ::unsetenv(name); }
+  const char* name;
+};
+
+class CudaPrograms : public testing::Test {
+ protected:
+  CudaPrograms() {
+    put_bytes(folder_ / "c.json", R"({"network": {"features": [4, 6, 8]}, "batch": 2, "seed": 5, "steps": 3, "augment": {"flip": true, "intensity": 0.5}})");
+  }
+  Result train(const std::string& device, const std::string& name, const Words& more = {}) const {
+    Words a = {"--phantom", "--phantoms", "4", "--grid", "16", "20", "24", "--spacing", "0", "--config", folder_ / "c.json", "-q", "-o", folder_ / name, "--device", device};
+    a.insert(a.end(), more.begin(), more.end());
+    return run("segtrain", a);
+  }
+  std::string bits(const std::string& name) const { return bytes_of(folder_ / name); }
+  Folder folder_;
+  Setting plugin_{"VG_CUDA_PLUGIN", std::string(VG_BIN_DIR) + "/libvoxgrad_cuda_fake.so"};
+};
+
+// The largest difference of two tensors of one shape.
+float difference(const Tensor& a, const Tensor& b) {
+  EXPECT_EQ(a.shape(), b.shape());
+  float most = 0.0f;
+  for (std::int64_t i = 0; i < a.elements(); ++i) most = std::max(most, std::fabs(a.data<float>()[i] - b.data<float>()[i]));
+  return most;
+}
+
+TEST_F(CudaPrograms, TrainAndSegment) {
+  for (const char* device : {"cpu", "sim", "cuda"}) {
+    const Result r = train(device, device);
+    ASSERT_EQ(r.code, 0) << device << ": " << r.err;
+  }
+  {
+    // Every tensor its own buffer, which dies with it.
+    const Setting strict("VG_CUDA_FAKE", "strict"), fresh("VG_MEMORY_CACHE", "0");
+    const Result r = train("cuda", "strict");
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.err, "");
+  }
+  const std::string wanted = bits("sim/last.safetensors");
+  EXPECT_GT(wanted.size(), 1000u);
+  EXPECT_TRUE(bits("cuda/last.safetensors") == wanted);
+  EXPECT_TRUE(bits("strict/last.safetensors") == wanted);
+  const Model on_cuda = read_model(folder_ / "cuda/last.safetensors"), on_cpu = read_model(folder_ / "cpu/last.safetensors");
+  ASSERT_EQ(on_cuda.weights.size(), on_cpu.weights.size());
+  for (std::size_t i = 0; i < on_cuda.weights.size(); ++i)
+    EXPECT_LE(difference(on_cuda.weights[i].second, on_cpu.weights[i].second), 1e-4f) << on_cuda.weights[i].first;
+
+  ASSERT_EQ(run("segphantom", {"-o", folder_ / "heads", "-n", "1", "--size", "20x24x16", "--spacing", "0", "-q"}).code, 0);
+  const auto segment = [&](const std::string& device, const std::string& name) {
+    const Result r = run("seginfer", {"-i", folder_ / "heads/imagesTr/case_000_0000.nii.gz", "-o", folder_ / (name + ".nii.gz"), "--conf", folder_ / (name + "_conf.nii.gz"), "-m",
+                                      folder_ / "sim/best.safetensors", "-d", device, "-q"});
+    EXPECT_EQ(r.code, 0) << name << ": " << r.err;
+    EXPECT_EQ(r.err, "");
+  };
+  for (const char* device : {"cpu", "sim", "cuda"}) segment(device, std::string("labels_") + device);
+  {
+    const Setting strict("VG_CUDA_FAKE", "strict"), fresh("VG_MEMORY_CACHE", "0");
+    segment("cuda", "labels_strict");
+  }
+  EXPECT_TRUE(bits("labels_cuda.nii.gz") == bits("labels_sim.nii.gz"));
+  EXPECT_TRUE(bits("labels_strict.nii.gz") == bits("labels_sim.nii.gz"));
+  EXPECT_TRUE(bits("labels_cuda_conf.nii.gz") == bits("labels_sim_conf.nii.gz"));
+  EXPECT_LE(difference(read_volume(folder_ / "labels_cuda_conf.nii.gz").voxels, read_volume(folder_ / "labels_cpu_conf.nii.gz").voxels), 1e-4f);
+}
+
+// A kernel that breaks is named with its shape where that can be known; the program ends with exit code 1, and nothing that is torn down has more to say.
+TEST_F(CudaPrograms, ABrokenKernelIsNamed) {
+  const Setting broken("VG_CUDA_FAKE", "fail=conv_pack_kernel:2");
+  const std::string fault = "an illegal memory access was encountered; this process can no longer use the GPU";
+  const Result late = train("cuda", "late");
+  EXPECT_EQ(late.code, 1);
+  EXPECT_TRUE(contains(late.err, "segtrain: cuda:0: copy failed: one of ")) << late.err;
+  EXPECT_TRUE(contains(late.err, fault + " (CUDA_LAUNCH_BLOCKING=1 tells which kernel)\n")) << late.err;
+  EXPECT_EQ(std::count(late.err.begin(), late.err.end(), '\n'), 1) << late.err;
+  const Setting blocking("CUDA_LAUNCH_BLOCKING", "1");
+  const Result at_once = train("cuda", "at_once");
+  EXPECT_EQ(at_once.code, 1);
+  EXPECT_TRUE(contains(at_once.err, "segtrain: node input_block.conv2.conv: kernel conv_pack_kernel, grid ")) << at_once.err;
+  EXPECT_TRUE(contains(at_once.err, ", block 256 x 1 x 1: " + fault + "\n")) << at_once.err;
+}
+
+TEST_F(CudaPrograms, TooLittleMemoryIsSaid) {
+  const Setting small("VG_CUDA_FAKE", "memory=256K");
+  const Result r = train("cuda", "small");
+  EXPECT_EQ(r.code, 1);
+  EXPECT_TRUE(contains(r.err, "cuda:0: no memory for ")) << r.err;
+}
+
+TEST_F(CudaPrograms, APluginThatIsNotThere) {
+  const Setting absent("VG_CUDA_PLUGIN", "/nowhere/plugin.so");
+  const Result r = train("cuda", "absent");
+  EXPECT_EQ(r.code, 1);
+  EXPECT_TRUE(contains(r.err, "VG_CUDA_PLUGIN: /nowhere/plugin.so")) << r.err;
+  ::setenv("VG_CUDA_PLUGIN", (std::string(VG_BIN_DIR) + "/libvoxgrad_cuda_fake.so").c_str(), 1);
+  const Setting none("VG_CUDA_FAKE", "devices=0");
+  EXPECT_TRUE(contains(train("cuda", "none").err, "no CUDA device: the NVIDIA driver sees no GPU"));
+}
+
+}  // namespace
+}  // namespace vg::test
