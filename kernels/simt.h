@@ -125,11 +125,11 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, std::
   };
 #if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
   const auto call = std::make_shared<const Call>(Call{kernel, std::move(values)});
-  const cudaError_t error = queue_launch({name, g, b, shared_bytes, call.get(), thread}, call, static_cast<cudaStream_t>(stream));
+  const cudaError_t error = queue_launch({name, g, b, shared_bytes, call.get(), thread, reinterpret_cast<const void*>(kernel), sizeof(Call)}, call, static_cast<cudaStream_t>(stream));
 #else
   static_cast<void>(stream);  // work on the sim device is done when the call returns
   const Call call{kernel, std::move(values)};
-  execute({name, g, b, shared_bytes, &call, thread});
+  execute({name, g, b, shared_bytes, &call, thread, reinterpret_cast<const void*>(kernel), sizeof(Call)});
 #endif
 #endif
 #if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA

@@ -148,11 +148,11 @@ VG_SIMT_WORD void copy_async_commit() {
 #endif
 }
 template <int kLeft>
-VG_SIMT_WORD void copy_async_wait() {
+VG_SIMT_WORD void copy_async_wait(VG_SIMT_HERE) {
 #if defined(VG_SIMT_SM80)
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 #elif !defined(__CUDACC__)
-  async_wait(kLeft);
+  async_wait(kLeft, file, line);
 #endif
 }
 

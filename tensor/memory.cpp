@@ -15,10 +15,10 @@
 namespace vg {
 namespace {
 
-// Under the address sanitizer, or with VG_MEMORY_CACHE=0 in the environment (for compute-sanitizer and the like), every tensor gets a fresh block of
-// exactly its size, so that a byte past its end or after its death is reported.
+// Under the address sanitizer, in the hooks build (kernels/sim/hooks), or with VG_MEMORY_CACHE=0 in the environment (for compute-sanitizer and the like),
+// every tensor gets a fresh block of exactly its size, so that a byte past its end or after its death is reported.
 bool reuse() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(VG_HOOKS)
   return false;
 #else
   static const bool wanted = os::environment("VG_MEMORY_CACHE") != "0";

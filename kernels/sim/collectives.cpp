@@ -2,6 +2,7 @@
 // Shuffle semantics: PTX ISA, "shfl.sync"; masks: CUDA C++ programming guide, "warp shuffle functions".
 #include <cstring>
 
+#include "kernels/sim/watch.h"
 #include "kernels/sim/worker.h"
 #include "tensor/error.h"
 
@@ -64,6 +65,7 @@ void Worker::warp_collective(Request& request) {
   warp.waiting |= bit;
   if ((warp.waiting & mask) == mask) {
     resolve(warp, w * kLanes, request);
+    watch::warp_asked(w, mask, request.what);
     warp.waiting &= ~mask;
     warp.ready |= mask;
     ready_warps_ |= 1u << w;
@@ -130,6 +132,7 @@ void Worker::block_barrier(Request& request) {
   b.count += static_cast<int>(request.value);
   if (++b.waiting == threads_) {
     b.waiting = 0;
+    watch::block_synchronised();
     b.result = what == Collective::barrier_count ? b.count : what == Collective::barrier_and ? b.count == threads_ : b.count != 0;
     const int warps = (threads_ + kLanes - 1) / kLanes;
     for (int w = 0; w < warps; ++w) warp_[w].ready = warp_[w].exists;

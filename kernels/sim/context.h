@@ -38,6 +38,8 @@ class Context {
   // Forgets what ran here (without unwinding it): the next switch enters entry(), which must never return.
   void rewind(void (*entry)());
 
+  bool holds(const void* p) const { return p >= stack_ && p < stack_ + bytes_; }
+
   // Leaves `from`, which goes on when somebody switches back to it.
   static void switch_to(Context& from, Context& to);
 

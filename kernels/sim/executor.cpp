@@ -8,6 +8,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "kernels/sim/watch.h"
 #include "kernels/sim/words.h"
 #include "kernels/sim/worker.h"
 #include "tensor/os.h"
@@ -120,7 +121,8 @@ void execute(const Launch& launch) {
   if (blocks >> 62)
     refuse_launch(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, "the simulator runs fewer than 2^62 blocks");
   const BlockShuffle shuffle(blocks, choice.seed);
-  const std::uint64_t grain = (blocks + 255) / 256;  // few enough chunks that dealing costs nothing, enough of them to balance
+  const watch::Launching watched(launch);
+  const std::uint64_t grain = watch::kOn ? blocks : (blocks + 255) / 256;  // few enough chunks that dealing costs nothing, enough of them to balance
   parallel_for(static_cast<std::int64_t>(blocks), static_cast<std::int64_t>(grain), [&](std::int64_t begin, std::int64_t end) {
     WorkerLoan worker;
     (*worker).begin(launch, choice.order, choice.seed);
@@ -135,11 +137,14 @@ void* shared_array(SharedArray& array) { return this_worker->shared_array(array)
 void* dynamic_shared() { return this_worker->dynamic_shared(); }
 void async_copy(char* to, const void* from, const char* file, int line) { this_worker->async_copy(to, from, file, line); }
 void async_commit() { this_worker->async_commit(); }
-void async_wait(int left) { this_worker->async_wait(left); }
+void async_wait(int left, const char* file, int line) { this_worker->async_wait(left, file, line); }
+Running running_thread() { return this_worker ? Running{this_worker->current(), &this_worker->context()} : Running{}; }
 int lane_number() { return this_worker->current() % kLanes; }
 void trap(const char* file, int line) { this_worker->fault(this_worker->current(), file, line, "__trap"); }
 
-extern "C" __attribute__((visibility("hidden"))) void vg_sim_answer(Request* request) { this_worker->answer(*request); }
+extern "C" __attribute__((visibility("hidden"))) void vg_sim_answer(Request* request) {
+  if (!watch::left_out(*request)) this_worker->answer(*request);
+}
 
 void Worker::begin(const Launch& launch, sim::Order order, std::uint64_t seed) {
   launch_ = &launch;
@@ -179,6 +184,7 @@ void Worker::run_block(std::uint64_t number) {
   }
   ready_warps_ = warps == 32 ? ~0u : (1u << warps) - 1;
   begin_shared();
+  watch::block_begins(block_, arena_);
 
   Fibre& first = idle_fibre();
   current_ = pick();

@@ -32,6 +32,8 @@ struct Launch {
   std::size_t dynamic_shared;
   const void* arguments;
   void (*thread)(const void* arguments);  // one thread's whole work
+  const void* function = nullptr;         // the kernel itself, and how long its arguments are: for reports
+  std::size_t argument_bytes = 0;
 };
 
 // Returns when every block has run. Throws invalid_argument naming kernel, block, thread, file and line for what a GPU would answer with garbage, a
@@ -92,7 +94,7 @@ struct MatrixLoad {
 // The running thread's asynchronous copies. from: null for zeros.
 void async_copy(char* to, const void* from, const char* file, int line);
 void async_commit();
-void async_wait(int left);
+void async_wait(int left, const char* file, int line);
 int lane_number();                                   // of the running thread in its warp
 
 }  // namespace vg::simt

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "kernels/sim/watch.h"
 #include "kernels/sim/worker.h"
 #include "tensor/error.h"
 #include "tensor/os.h"
@@ -91,6 +92,7 @@ void* Worker::shared_array(SharedArray& array) {
   red_zones_.push_back({data + array.bytes, &array});
   arena_used_ = round_up(arena_used_ + array.bytes + kRedZone, kArrayAlign);
   places_[id] = {block_serial_, data};
+  watch::shared_array_placed(array, data);
   return data;
 }
 

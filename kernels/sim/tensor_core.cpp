@@ -5,6 +5,7 @@
 // wait (what was not waited for is not there), the reverse order at their issue (what is still being read is overwritten), the random order draws.
 #include <cstring>
 
+#include "kernels/sim/watch.h"
 #include "kernels/sim/worker.h"
 #include "tensor/dtype.h"
 #include "tensor/error.h"
@@ -45,8 +46,10 @@ void Worker::resolve_matrix(Request* const* request, int first_thread) {
   if (what == Collective::mma_bf16) return multiply<bf16>(request);
   if (what == Collective::mma_f16) return multiply<f16>(request);
   const auto load = [&](int lane) -> const MatrixLoad& { return *reinterpret_cast<const MatrixLoad*>(request[lane]->value); };
-  for (int lane = 0; lane < kLanes; ++lane)
+  for (int lane = 0; lane < kLanes; ++lane) {
     check_shared16(first_thread + lane, load(lane).row, name_of(what), request[lane]->file, request[lane]->line);
+    watch::reads(first_thread + lane, load(lane).row, 16, request[lane]->file, request[lane]->line);
+  }
   std::uint16_t element[kLanes][8];
   for (int lane = 0; lane < kLanes; ++lane) std::memcpy(element[lane], load(lane).row, 16);
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -76,7 +79,8 @@ void Worker::async_copy(char* to, const void* from, const char* file, int line) 
     queue.open = 0;
     queue.block = block_serial_;
   }
-  const AsyncCopy copy{to, from, queue.open};
+  const AsyncCopy copy{to, from, queue.open, file, line};
+  watch::copy_issued(current_, to, from, file, line);
   bool now = order_ == sim::Order::reverse;
   if (order_ == sim::Order::random) {
     random_ = random_ * 6364136223846793005u + 1442695040888963407u;  // Knuth, MMIX
@@ -88,7 +92,8 @@ void Worker::async_copy(char* to, const void* from, const char* file, int line) 
     queue.copies.push_back(copy);
 }
 
-void Worker::perform(const AsyncCopy& copy) {
+void Worker::perform(const AsyncCopy& copy) const {
+  watch::copy_arrived(current_, copy.to, copy.file, copy.line);
   if (copy.from)
     std::memcpy(copy.to, copy.from, 16);
   else
@@ -106,7 +111,8 @@ void Worker::async_commit() {
 }
 
 // Performs the committed groups but the last `left`, oldest first.
-void Worker::async_wait(int left) {
+void Worker::async_wait(int left, const char* file, int line) {
+  if (watch::left_out(file, line)) return;
   AsyncQueue* queue = own_queue();
   if (!queue) return;
   std::size_t done = 0;

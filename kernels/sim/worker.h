@@ -51,9 +51,10 @@ class Worker {
   char* dynamic_shared() const { return arena_; }
   void async_copy(char* to, const void* from, const char* file, int line);
   void async_commit();
-  void async_wait(int left);
+  void async_wait(int left, const char* file, int line);
   [[noreturn]] void fault(int thread, const char* file, int line, const std::string& what) const;
   int current() const { return current_; }
+  const Context& context() const { return fibre_->context; }  // of the running thread
 
  private:
   static void fibre_entry();
@@ -116,16 +117,26 @@ class Worker {
     char* to;
     const void* from;
     int group;
+    const char* file;
+    int line;
   };
   struct AsyncQueue {
     std::uint64_t block = 0;  // valid while this is the serial number of the running block
     int open = 0;
     std::vector<AsyncCopy> copies;
   };
-  static void perform(const AsyncCopy& copy);
+  void perform(const AsyncCopy& copy) const;
   AsyncQueue* own_queue();
   std::vector<AsyncQueue> async_;
 };
+
+// The GPU thread that this thread of the system plays now; -1: none, host code runs.
+struct Running {
+  int thread = -1;
+  const Context* context = nullptr;
+  bool on_stack(const void* p) const { return context->holds(p); }
+};
+Running running_thread();
 
 const char* name_of(Collective what);
 std::string place(const char* file, int line);  // "kernels/norm.cu:41"

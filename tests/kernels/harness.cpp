@@ -9,8 +9,26 @@
 #include "kernels/sim/executor.h"
 #include "tensor/parallel.h"
 
+#if defined(VG_HOOKS)
+#include "kernels/sim/hooks/hooks.h"
+#endif
+
 namespace vg::test {
 namespace {
+
+// The hooks build (tests/hooks) observes the simulator and nothing else.
+#if defined(VG_HOOKS)
+constexpr bool kHooks = true;
+#else
+constexpr bool kHooks = false;
+#endif
+
+// What was filled with NaN to be recognised counts as never written in the hooks build.
+void forget([[maybe_unused]] const void* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(VG_HOOKS)
+  simt::hooks::forget(data, bytes);
+#endif
+}
 
 bool cuda_present() {
   static const bool present = [] {
@@ -57,7 +75,10 @@ Exec KernelRun::exec() const {
   set_threads(threads);
   if (device.kind == DeviceKind::sim) sim::set_order(static_cast<sim::Order>(order));
   choose_targets(targets);
-  if (device.on_host() && scratch_->bytes) std::memset(scratch_->data, 0xff, scratch_->bytes);
+  if (device.on_host() && scratch_->bytes) {
+    std::memset(scratch_->data, 0xff, scratch_->bytes);
+    forget(scratch_->data, scratch_->bytes);
+  }
   return Exec{device, scratch_.get(), nullptr};
 }
 
@@ -68,7 +89,9 @@ Tensor KernelRun::put_labels(const std::vector<std::int32_t>& values, Shape shap
 Tensor KernelRun::blank(Shape shape, DType type) const {
   Tensor host(shape, type, kCpu);
   std::memset(host.raw(), 0xff, host.bytes());
-  return copy_to(host, device);
+  Tensor on_device = copy_to(host, device);
+  forget(on_device.raw(), on_device.bytes());
+  return on_device;
 }
 
 Output KernelRun::output(Shape shape, float beta, std::uint64_t seed) const {
@@ -88,6 +111,10 @@ std::vector<KernelRun> runs_of(const KernelBase& kernel) {
   all_kernels();  // fills the slots
   std::vector<KernelRun> runs;
   const auto add = [&](std::string name, std::string group, Device device) -> KernelRun& { return runs.emplace_back(name, group, device); };
+  if (kHooks) {
+    add("sim, hooks", "sim", kSim).order = static_cast<int>(sim::order());
+    return runs;
+  }
   if (kernel.implemented(DeviceKind::cpu)) {
     for (int threads : {1, 2, 3}) add("cpu, " + std::to_string(threads) + " threads", "cpu", kCpu).threads = threads;
     for (std::int64_t target : other_targets())
