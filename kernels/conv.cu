@@ -3,6 +3,7 @@
 #include "kernels/conv.h"
 
 #include "kernels/conv_gemm.cuh"
+#include "kernels/conv_half.cuh"
 
 namespace vg {
 namespace VG_NS {
@@ -91,6 +92,13 @@ void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1,
   const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, outputs = static_cast<int>(w.shape()[0]);
   assert(x0.shape().c() + channels1 == w.shape()[1] && y.shape().c() == outputs && p.activation.kind != ActivationKind::prelu);
   const Gather g = make_gather(x0.shape(), channels1, y.shape(), w.shape(), p, false);
+  if (y.dtype() != DType::f32)
+    return for_half_type(y.dtype(), "conv_forward", [&](auto zero) {
+      using H = decltype(zero);
+      H* out = y.data<H>();
+      multiply_halves<H>(ex, "conv_forward", g, x0, x1, w.data<float>(), g.channels(), 0,
+                         {{out, nullptr}, {outputs, 0}, {0.0f, 0.0f}, data_or_null(b), p.activation, outputs % 8 == 0 && aligned16(out)});
+    });
   float* out = y.data<float>();
   multiply(ex, g, x0.data<float>(), data_or_null(x1), w.data<float>(), g.channels(), 0,
            {{out, outputs, 0.0f}, {nullptr, 0, 0.0f}, data_or_null(b), p.activation, in_fours(outputs, out)});
@@ -105,6 +113,18 @@ void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const 
   const int first_column = dx0.wanted() ? 0 : inputs - second;
   assert(dy.shape().c() == w.shape()[0] && first_column + first + second <= inputs);
   const Gather g = make_gather(dy.shape(), 0, destination, w.shape(), p, true);
+  if (dy.dtype() != DType::f32)
+    return for_half_type(dy.dtype(), "conv_backward_data", [&](auto zero) {
+      using H = decltype(zero);
+      H *out0 = data_or_null_of<H>(dx0), *out1 = data_or_null_of<H>(dx1);
+      multiply_halves<H>(ex, "conv_backward_data", g, dy, Tensor(), w.data<float>(), inputs, first_column,
+                         {{out0, out1},
+                          {first, second},
+                          {dx0.beta, dx1.beta},
+                          b.defined() ? b.data<float>() + first_column : nullptr,
+                          Activation{},
+                          first % 8 == 0 && second % 8 == 0 && aligned16(out0) && aligned16(out1)});
+    });
   float *out0 = data_or_null(dx0), *out1 = data_or_null(dx1);
   const float* bias = b.defined() ? b.data<float>() + first_column : nullptr;
   multiply(ex, g, dy.data<float>(), nullptr, w.data<float>(), inputs, first_column,

@@ -5,6 +5,7 @@
 //
 // x0: (N, D, H, W, I0)  x1: (N, D, H, W, I1) or undefined; channel i of the pair is x0's for i < I0, else x1's
 // w: (O, I0+I1, kD, kH, kW), PyTorch's order   b: (O) or undefined   y: (N, D', H', W', O)
+// x0, x1 and y (dy and dx) are f32, or on devices other than cpu all bf16 or all f16; w, b, dw and db are f32 and rounded where they are multiplied.
 // The caller gives y's extents: usually floor((in + pad_low + pad_high - dilation (k-1) - 1) / stride) + 1. Only the low pad is a parameter.
 #pragma once
 #include "kernels/activation.h"

@@ -54,7 +54,8 @@ VG_SIMT_WORD float2 unpack2(unsigned word) {
     asm("{.reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h;}" : "=f"(v.x), "=f"(v.y) : "r"(word));
     return v;
 #else
-    return make_float2(static_cast<float>(H{static_cast<std::uint16_t>(word)}), static_cast<float>(H{static_cast<std::uint16_t>(word >> 16)}));
+    return make_float2(static_cast<float>(H{static_cast<std::uint16_t>(word)}),
+                       static_cast<float>(H{static_cast<std::uint16_t>(word >> 16)}));
 #endif
   }
 }
@@ -90,18 +91,18 @@ VG_SIMT_WORD void mma16816(float (&d)[4], const unsigned (&a)[4], const unsigned
 #if defined(VG_SIMT_SM80)
   if constexpr (std::is_same_v<H, bf16>)
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   else
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #elif defined(__CUDACC__)
   mma16816_by_shuffles<H>(d, a, b);
 #else
   MatrixProduct lane{d, a, b};
-  warp_collective(std::is_same_v<H, bf16> ? Collective::mma_bf16 : Collective::mma_f16, 0xffffffffu, reinterpret_cast<std::uintptr_t>(&lane), 0,
-                  32, file, line);
+  warp_collective(std::is_same_v<H, bf16> ? Collective::mma_bf16 : Collective::mma_f16, 0xffffffffu,
+                  reinterpret_cast<std::uintptr_t>(&lane), 0, 32, file, line);
 #endif
 }
 
@@ -131,7 +132,8 @@ VG_SIMT_WORD void ldmatrix_x4_trans(unsigned (&r)[4], SharedAddress row VG_SIMT_
 // Both addresses are multiples of 16. `from` is not read when it is not valid.
 VG_SIMT_WORD void copy_async16(SharedAddress to, const void* from, bool valid VG_SIMT_ALSO_HERE) {
 #if defined(VG_SIMT_SM80)
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
+               : "memory");
 #elif defined(__CUDACC__)
   uint4 v = make_uint4(0, 0, 0, 0);
   if (valid) v = *static_cast<const uint4*>(from);

@@ -94,14 +94,21 @@ Tensor KernelRun::blank(Shape shape, DType type) const {
   return on_device;
 }
 
-Output KernelRun::output(Shape shape, float beta, std::uint64_t seed) const {
+Tensor KernelRun::put(const std::vector<float>& values, Shape shape, DType type) const {
+  if (type == DType::f32) return put(values, shape);
+  std::vector<std::uint16_t> bits;
+  for (float v : values) bits.push_back(type == DType::bf16 ? bf16::from(v).bits : f16::from(v).bits);
+  return copy_to(wrap(bits.data(), shape, type), device);
+}
+
+Output KernelRun::output(Shape shape, float beta, std::uint64_t seed, DType type) const {
   Output out;
   if (beta == 0.0f) {
-    out.grad = Grad{blank(shape), beta};
+    out.grad = Grad{blank(shape, type), beta};
     out.before.assign(static_cast<std::size_t>(shape.elements()), 0.0);
   } else {
-    const std::vector<float> values = normals(shape.elements(), seed);
-    out.grad = Grad{put(values, shape), beta};
+    const std::vector<float> values = rounded(normals(shape.elements(), seed), type);
+    out.grad = Grad{put(values, shape, type), beta};
     out.before = doubles(values);
   }
   return out;
@@ -149,6 +156,21 @@ std::vector<float> uniforms(std::int64_t count, std::uint64_t seed, double low, 
 
 std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
 
+std::vector<float> rounded(std::vector<float> values, DType type) {
+  if (type != DType::f32)
+    for (float& v : values) v = type == DType::bf16 ? static_cast<float>(bf16::from(v)) : static_cast<float>(f16::from(v));
+  return values;
+}
+
+std::vector<float> floats_of(const Tensor& t) {
+  if (t.dtype() == DType::f32) return to_host<float>(t);
+  std::vector<float> values;
+  const Tensor host = copy_to(t, kCpu);
+  for (std::int64_t i = 0; i < t.elements(); ++i)
+    values.push_back(t.dtype() == DType::bf16 ? static_cast<float>(host.data<bf16>()[i]) : static_cast<float>(host.data<f16>()[i]));
+  return values;
+}
+
 void expect_close(const std::vector<float>& got, const std::vector<double>& want, Close how) {
   ASSERT_EQ(got.size(), want.size());
   double largest = 0;
@@ -182,7 +204,7 @@ void expect_close(const std::vector<float>& got, const std::vector<double>& want
 
 void expect_close(const Tensor& got, const std::vector<double>& want, Close how) {
   synchronize(got.device());
-  expect_close(to_host<float>(got), want, how);
+  expect_close(floats_of(got), want, how);
 }
 
 void expect_close(const Output& got, const std::vector<double>& gradient, Close how) {

@@ -47,10 +47,11 @@ class KernelRun {
   Exec exec() const;
 
   Tensor put(const std::vector<float>& values, Shape shape) const { return from_host(values, shape, device); }
+  Tensor put(const std::vector<float>& values, Shape shape, DType type) const;  // rounded to f32, bf16 or f16
   Tensor put(const std::vector<float>& values) const { return put(values, {static_cast<std::int64_t>(values.size())}); }
   Tensor put_labels(const std::vector<std::int32_t>& values, Shape shape, DType type) const;
   Tensor blank(Shape shape, DType type = DType::f32) const;  // every byte 0xff: NaN, -1, 255
-  Output output(Shape shape, float beta, std::uint64_t seed = 77) const;
+  Output output(Shape shape, float beta, std::uint64_t seed = 77, DType type = DType::f32) const;
 
  private:
   std::shared_ptr<ScratchOwner> scratch_;
@@ -71,6 +72,10 @@ struct Covers {
 std::vector<float> normals(std::int64_t count, std::uint64_t seed, double mean = 0.0, double deviation = 1.0);
 std::vector<float> uniforms(std::int64_t count, std::uint64_t seed, double low = 0.0, double high = 1.0);
 std::vector<double> doubles(const std::vector<float>& values);
+std::vector<float> rounded(std::vector<float> values, DType type);  // to the nearest bf16 or f16; f32: as they are
+std::vector<float> floats_of(const Tensor& t);                      // of f32, bf16 or f16, to the host
+// Half of the distance between neighbours, relative to the larger: the error of one rounding (f32: of a few).
+inline double precision_of(DType type) { return type == DType::bf16 ? 0x1p-8 : type == DType::f16 ? 0x1p-11 : 0x1p-22; }
 
 struct Close {
   double relative = 1e-5;  // of the largest magnitude in the reference

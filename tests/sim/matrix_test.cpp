@@ -33,8 +33,8 @@ struct Operands {
     for (int r = 0; r < 16; ++r)
       for (int c = 0; c < 16; ++c)
         for (int k = 0; k < kDepth; ++k)
-          want[static_cast<std::size_t>(r * 16 + c)] += static_cast<float>(a[static_cast<std::size_t>(r * kDepth + k)]) *
-                                                        static_cast<float>(b[static_cast<std::size_t>(k * 16 + c)]);
+          want[static_cast<std::size_t>(r * 16 + c)] +=
+              static_cast<float>(a[static_cast<std::size_t>(r * kDepth + k)]) * static_cast<float>(b[static_cast<std::size_t>(k * 16 + c)]);
   }
 };
 

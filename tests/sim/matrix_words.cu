@@ -15,7 +15,8 @@ __global__ void matrix_words(float* d, const H* a, const H* b, int steps, Mistak
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 2, half = lane % 2, depth = 16 * steps;
   const auto fetch = [&](int step) {
     if (step < steps) {
-      const H* from = warp == 0 || kTransposed ? (warp == 0 ? a : b) + row * depth + step * 16 + half * 8 : b + (step * 16 + row) * 16 + half * 8;
+      const H* from =
+          warp == 0 || kTransposed ? (warp == 0 ? a : b) + row * depth + step * 16 + half * 8 : b + (step * 16 + row) * 16 + half * 8;
       simt::copy_async16(simt::shared_address(&tile[step % 2][warp][row][half]), from, true);
     }
     simt::copy_async_commit();
