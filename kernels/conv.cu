@@ -4,6 +4,7 @@
 
 #include "kernels/conv_gemm.cuh"
 #include "kernels/conv_half.cuh"
+#include "kernels/conv_library.cuh"
 
 namespace vg {
 namespace VG_NS {
@@ -91,6 +92,7 @@ void multiply(const Exec& ex, const Gather& g, const float* x0, const float* x1,
 void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1, const Tensor& w, const Tensor& b, const ConvParams& p) {
   const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, outputs = static_cast<int>(w.shape()[0]);
   assert(x0.shape().c() + channels1 == w.shape()[1] && y.shape().c() == outputs && p.activation.kind != ActivationKind::prelu);
+  if (library_forward(ex, y, x0, x1, w, b, p)) return;
   const Gather g = make_gather(x0.shape(), channels1, y.shape(), w.shape(), p, false);
   if (y.dtype() != DType::f32)
     return for_half_type(y.dtype(), "conv_forward", [&](auto zero) {
@@ -112,6 +114,7 @@ void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const 
   const int second = dx1.wanted() ? static_cast<int>(dx1.shape().c()) : 0, first = dx0.wanted() ? static_cast<int>(dx0.shape().c()) : 0;
   const int first_column = dx0.wanted() ? 0 : inputs - second;
   assert(dy.shape().c() == w.shape()[0] && first_column + first + second <= inputs);
+  if (library_backward_data(ex, dx0, dx1, dy, w, b, p)) return;
   const Gather g = make_gather(dy.shape(), 0, destination, w.shape(), p, true);
   if (dy.dtype() != DType::f32)
     return for_half_type(dy.dtype(), "conv_backward_data", [&](auto zero) {

@@ -6,6 +6,7 @@
 // gradient of a bias.
 #include "kernels/conv.h"
 #include "kernels/conv_gather.cuh"
+#include "kernels/conv_library.cuh"
 #include "kernels/reduce.cuh"
 
 namespace vg {
@@ -170,6 +171,7 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
   const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, columns = static_cast<int>(dy.shape().c());
   const Gather g = make_gather(x0.shape(), channels1, dy.shape(), dw.shape(), p, false);
   assert(dw.shape()[0] == columns && dw.shape()[1] == g.channels());
+  if (library_backward_weight(ex, dw, dy, x0, x1, p)) return;
   const int tile_n = columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
   const int padded = (columns + tile_n - 1) / tile_n * tile_n;
   const std::int64_t row_tiles = (g.class_rows + tile_r - 1) / tile_r, tiles = row_tiles * (padded / tile_n);

@@ -37,6 +37,9 @@ struct Scratch {
 struct ConvAlgorithm {
   enum class Allow : std::uint8_t { fast, exact, direct } allow = Allow::fast;
   std::int8_t tile[3] = {0, 0, 0};  // D, H, W: a Winograd tile (1, 2 or 4 per axis) wherever it is possible; 0: the fastest that is allowed
+  // On a GPU: by the library (cuDNN) where that promises to be faster; by our own kernels; by the library wherever it can.
+  enum class Engine : std::uint8_t { automatic, native, library } engine = Engine::automatic;
+  bool nondeterministic = false;  // the library may add in any order
 };
 
 // Where and how work is done, never what is computed.
@@ -115,7 +118,7 @@ std::vector<const KernelBase*> all_kernels();  // by name
 
 // What a plug-in hands over: its only export is `const vg::Plugin* vg_plugin(int abi)`, null when the abi differs.
 struct DeviceApi;
-inline constexpr int kPluginAbi = 1;
+inline constexpr int kPluginAbi = 2;
 struct Plugin {
   int abi;
   const char* version;  // VG_VERSION; must equal the core's

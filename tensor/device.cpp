@@ -73,7 +73,18 @@ const char* host_count(int* devices) {
   return nullptr;
 }
 
-constexpr DeviceApi kHostApi = {host_allocate, host_release, host_copy, host_clear, host_synchronize, host_properties, host_count};
+// Work on the host is done when its call returns: one stream, and every mark is passed.
+const char* host_make(Device, void** handle) {
+  *handle = nullptr;
+  return nullptr;
+}
+const char* host_record(Device, void**, void*) { return nullptr; }
+const char* host_wait(Device, void*, void*) { return nullptr; }
+const char* host_done(Device, void*) { return nullptr; }
+const char* host_convolution_library(Device, std::string*) { return "libraries of convolutions are for GPUs"; }
+
+constexpr DeviceApi kHostApi = {host_allocate, host_release, host_copy, host_clear, host_synchronize, host_properties, host_count,
+                                host_make,     host_done,    host_record, host_wait, host_done,       host_done,       host_convolution_library};
 
 struct Entry {
   std::atomic<const DeviceApi*> api{nullptr};  // installed
@@ -176,6 +187,13 @@ DeviceProperties device_properties(Device d) {
   DeviceProperties properties;
   if (const char* why = device_api(d).properties(d, &properties)) fail(ErrorCode::no_device, "{}: {}", to_string(d), why);
   return properties;
+}
+
+std::string convolution_library(Device d, std::string* why_not) {
+  std::string name;
+  const char* why = device_api(d).convolution_library(d, &name);
+  if (why_not) *why_not = why ? why : "";
+  return why ? "" : name;
 }
 
 void synchronize(Device d, void* stream) {

@@ -47,6 +47,14 @@ struct DeviceApi {
   const char* (*synchronize)(Device, void* stream);                           // all work queued so far is done
   const char* (*properties)(Device, DeviceProperties* out);
   const char* (*count)(int* devices);
+  // Streams beside the default one, which is null, and marks in their work (tensor/stream.h). Null handles on devices that finish each call at once.
+  const char* (*make_stream)(Device, void** stream);
+  const char* (*drop_stream)(Device, void* stream);
+  const char* (*record)(Device, void** mark, void* stream);  // marks the work queued so far; a null mark is made first
+  const char* (*wait)(Device, void* mark, void* stream);     // what is queued on `stream` from now on comes after the mark
+  const char* (*wait_on_host)(Device, void* mark);           // returns when the marked work is done
+  const char* (*drop_mark)(Device, void* mark);
+  const char* (*convolution_library)(Device, std::string* name);  // "cuDNN 9.13.0", or why there is none
 };
 
 // The table for a device; loads the CUDA plug-in on first use. Throws no_device with the reason where there is none.
@@ -58,6 +66,8 @@ void install_device_api(DeviceKind kind, const DeviceApi* api);
 void set_device_loader(DeviceKind kind, void (*loader)());
 
 DeviceProperties device_properties(Device d);
+// Name and version of the library that may compute a GPU's convolutions, "" where there is none; then `why_not` receives the reason. Loads it.
+std::string convolution_library(Device d, std::string* why_not = nullptr);
 void synchronize(Device d, void* stream = nullptr);
 
 // Bytes held by tensors. Freed blocks are kept for reuse (training repeats the same shapes; the kernel's page faults cost more than the maths of

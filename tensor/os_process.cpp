@@ -1,5 +1,4 @@
-// The process and its machine: memory pages, clocks, processors (within what a container is allowed), terminals, interrupts, shared libraries.
-#include <dlfcn.h>
+// The process and its machine: memory pages, clocks, processors (within what a container is allowed), terminals, interrupts.
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -188,16 +187,5 @@ void catch_interrupts() {
 }
 
 int interrupt_signal() { return caught_signal; }
-
-void* open_library(const std::string& path, std::string* error) {
-  void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library && error) {
-    const char* why = ::dlerror();
-    *error = why ? why : path + ": cannot be loaded";
-  }
-  return library;
-}
-
-void* find_symbol(void* library, const char* name) { return ::dlsym(library, name); }
 
 }  // namespace vg::os

@@ -48,6 +48,18 @@ inline Device choose_device(const std::string& text, bool quiet) {
   return device;
 }
 
+// "4G", "512M", "1.5G" (powers of 1000), "1073741824"; 0: not a size.
+inline std::uint64_t bytes_of(const std::string& text) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  const std::string unit = end;
+  const double factor = unit == "G" || unit == "g" ? 1e9 : unit == "M" || unit == "m" ? 1e6 : unit.empty() ? 1.0 : 0.0;
+  return number > 0.0 && number * factor < 1e18 ? static_cast<std::uint64_t>(number * factor) : 0;
+}
+inline void usage_size(const std::string& option, const std::string& text) {
+  usage(text.empty() || bytes_of(text) > 0, option, "wanted a size such as 4G or 512M, got " + text);
+}
+
 // "1:05", "2:03:10"
 inline std::string duration(double seconds) {
   const auto s = static_cast<long>(seconds + 0.5);

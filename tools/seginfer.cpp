@@ -7,7 +7,7 @@
 #include "infer/segment.h"
 #include "infer/self_test.h"
 #include "nifti/png.h"
-#include "tools/program.h"
+#include "tools/gpu_options.h"
 
 namespace {
 
@@ -18,16 +18,8 @@ struct Arguments {
   std::string input, output, model, device = "auto", volumes, confidence, qc, report, max_memory;
   int threads = 0, volume = -1, series = -1;
   bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false, head_only = false;
+  GpuOptions gpu;
 };
-
-// "4G", "512M", "1.5G" (powers of 1000), "1073741824"; 0: not a size.
-std::uint64_t bytes_of(const std::string& text) {
-  char* end = nullptr;
-  const double number = std::strtod(text.c_str(), &end);
-  const std::string unit = end;
-  const double factor = unit == "G" || unit == "g" ? 1e9 : unit == "M" || unit == "m" ? 1e6 : unit.empty() ? 1.0 : 0.0;
-  return number > 0.0 && number * factor < 1e18 ? static_cast<std::uint64_t>(number * factor) : 0;
-}
 
 // A side output of one case: the path as given for a single case, else CASE_suffix in the folder that was given.
 std::string beside(const std::string& given, const Case& c, std::size_t cases, const char* suffix) {
@@ -85,6 +77,7 @@ CaseReport run_case(Context& ctx, Segmenter& segmenter, const Case& c, const Arg
 int seginfer(Arguments a) {
   if (a.threads > 0) set_threads(a.threads);
   const Device device = choose_device(a.cpu ? "cpu" : a.device, a.quiet);
+  const ConvAlgorithm convolution = use_gpu_options(a.gpu, device, a.quiet);
   Segmenter segmenter(a.model, device);
   if (a.self_test) {
     const float error = self_test(read_model(a.model), device);
@@ -92,6 +85,7 @@ int seginfer(Arguments a) {
     return error <= 1e-3f ? 0 : 1;
   }
   Context ctx(device);
+  ctx.convolution = convolution;
   if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
   const std::vector<Case> cases = find_cases(picked(a), a.output);
   if (a.dry_run || a.plan) {
@@ -154,10 +148,12 @@ int main(int argc, char** argv) {
   app.add_flag("--dry-run", a.dry_run, "say what would be done, and its memory");
   app.add_flag("--plan", a.plan, "print the network's layers with shapes and costs");
   app.add_flag("--selftest", a.self_test, "run the model's golden input on this device");
+  add_gpu_options(app, a.gpu);
   app.add_flag("-q,--quiet", a.quiet, "print nothing but errors");
   app.callback([&] {
     usage(a.self_test || (!a.input.empty() && !a.output.empty()), "-i, -o", "name a scan and where its labels go");
-    usage(a.max_memory.empty() || bytes_of(a.max_memory) > 0, "--max-mem", "wanted a size such as 4G or 512M, got " + a.max_memory);
+    usage_size("--max-mem", a.max_memory);
+    usage_size("--max-vram", a.gpu.max_memory);
   });
   return run_program(app, argc, argv, [&] { return seginfer(a); });
 }

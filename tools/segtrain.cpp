@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include "layers/json.h"
-#include "tools/program.h"
+#include "tools/gpu_options.h"
 #include "train/trainer.h"
 
 namespace {
@@ -17,6 +17,7 @@ struct Arguments {
   std::int64_t epochs = -1, steps = -1, seed = -1, batch = -1;
   double rate = -1, time_limit = 0, spacing = 1.25;
   bool resume = false, quiet = false, phantom = false, plan = false, exact = false;
+  GpuOptions gpu;
 };
 
 // "2" or "2/5".
@@ -76,6 +77,7 @@ int segtrain(const Arguments& a) {
   if (a.threads > 0) set_threads(a.threads);
   const bool json = a.progress == "json", quiet = a.quiet || json;
   const Device device = choose_device(a.device, quiet);
+  const ConvAlgorithm convolution = use_gpu_options(a.gpu, device, quiet);
   const TrainConfig config = configure(a);  // before the data, which can take minutes
   const Dataset data = load(a);
   if (!quiet) {
@@ -115,12 +117,14 @@ int segtrain(const Arguments& a) {
     }
   };
   Context ctx(device);
+  ctx.convolution = convolution;
   const TrainResult r = train(ctx, data, config, o);
   bar.clear();
   if (!quiet) {
     const std::string best = r.best_dice < 0 ? "" : fmt::format("best validation Dice {:.4f}; ", r.best_dice);
     std::fprintf(stderr, "%s at step %ld of %ld; %s%ld parameters; %s/last.safetensors, %s/best.safetensors\n", r.finished ? "finished" : "stopped and saved",
                  static_cast<long>(r.step), static_cast<long>(r.total), best.c_str(), static_cast<long>(r.parameters), a.run.c_str(), a.run.c_str());
+    if (device.kind == DeviceKind::cuda) std::fprintf(stderr, "GPU memory: at most %s in use\n", in_gib(memory_stats(device).peak).c_str());
     std::fprintf(stderr, "research use, not a medical device\n");
   }
   return os::interrupt_signal() && !r.finished ? 128 + os::interrupt_signal() : 0;
@@ -156,9 +160,11 @@ int main(int argc, char** argv) {
   app.add_flag("--resume", a.resume, "continue the run in the run folder");
   app.add_flag("--plan", a.plan, "print the network with shapes and costs, and stop");
   app.add_option("--progress", a.progress, "json: one line a step on stdout")->check(CLI::IsMember({"json", "bar"}));
+  add_gpu_options(app, a.gpu);
   app.add_flag("-q,--quiet", a.quiet, "print nothing but errors");
   app.callback([&] {
     usage(a.phantom || !a.data.empty(), "DATA", "nothing to train on: name a folder, or use --phantom");
+    usage_size("--max-vram", a.gpu.max_memory);
     SplitOptions ignored;
     usage(a.fold.empty() || read_fold(a.fold, ignored), "--fold", "wanted k or k/K with 0 <= k < K, got " + a.fold);
   });

@@ -23,10 +23,10 @@ struct Setting {
 class CudaPrograms : public testing::Test {
  protected:
   CudaPrograms() {
-    put_bytes(folder_ / "c.json", R"({"network": {"features": [4, 6, 8]}, "batch": 2, "seed": 5, "steps": 3, "augment": {"flip": true, "intensity": 0.5}})");
+    put_bytes(folder_ / "c.json", R"({"network": {"features": [4, 6, 8]}, "batch": 2, "seed": 5, "steps": 2, "augment": {"flip": true, "intensity": 0.5}})");
   }
   Result train(const std::string& device, const std::string& name, const Words& more = {}) const {
-    Words a = {"--phantom", "--phantoms", "4", "--grid", "16", "20", "24", "--spacing", "0", "--config", folder_ / "c.json", "-q", "-o", folder_ / name, "--device", device};
+    Words a = {"--phantom", "--phantoms", "4", "--grid", "16", "12", "16", "--spacing", "0", "--config", folder_ / "c.json", "-q", "-o", folder_ / name, "--device", device};
     a.insert(a.end(), more.begin(), more.end());
     return run("segtrain", a);
   }
@@ -103,6 +103,42 @@ TEST_F(CudaPrograms, TooLittleMemoryIsSaid) {
   const Result r = train("cuda", "small");
   EXPECT_EQ(r.code, 1);
   EXPECT_TRUE(contains(r.err, "cuda:0: no memory for ")) << r.err;
+}
+
+// The same network by the library: close to our kernels, and said on stderr; without the library, our kernels, or an error where it was demanded.
+TEST_F(CudaPrograms, ConvolutionsByTheLibrary) {
+  const Words cudnn = {"--conv", "cudnn"};
+  const Setting strict("VG_CUDA_FAKE", "strict"), fresh("VG_MEMORY_CACHE", "0");
+  ASSERT_EQ(train("cuda", "ours", {"--conv", "native"}).code, 0);
+  ASSERT_EQ(train("cuda", "theirs", cudnn).code, 0);
+  ASSERT_EQ(train("cuda", "auto").code, 0);
+  EXPECT_FALSE(bits("theirs/last.safetensors") == bits("ours/last.safetensors")) << "nobody else computed it";
+  EXPECT_TRUE(bits("auto/last.safetensors") == bits("ours/last.safetensors")) << "narrow layers stay with our kernels";
+  const Model ours = read_model(folder_ / "ours/last.safetensors"), theirs = read_model(folder_ / "theirs/last.safetensors");
+  for (std::size_t i = 0; i < ours.weights.size(); ++i) EXPECT_LE(difference(ours.weights[i].second, theirs.weights[i].second), 1e-5f) << ours.weights[i].first;
+
+  const Words head = {"-i", folder_ / "heads/imagesTr/case_000_0000.nii.gz", "-o", folder_ / "l.nii.gz", "-m", folder_ / "ours/best.safetensors", "-d"};
+  ASSERT_EQ(run("segphantom", {"-o", folder_ / "heads", "-n", "1", "--size", "20x24x16", "--spacing", "0", "-q"}).code, 0);
+  const auto segment = [&](Words more) {
+    more.insert(more.begin(), head.begin(), head.end());
+    return run("seginfer", more);
+  };
+  EXPECT_TRUE(contains(segment({"cuda", "--conv", "cudnn"}).err, "convolution: fake library of convolutions\n"));
+  const Setting absent("VG_FAKE_CONV_LIBRARY", "absent");
+  EXPECT_TRUE(contains(segment({"cuda"}).err, "convolution: our kernels (no fake library of convolutions: VG_FAKE_CONV_LIBRARY says so)\n"));
+  const Result demanded = segment({"cuda", "--conv", "cudnn"});
+  EXPECT_EQ(demanded.code, 1);
+  EXPECT_TRUE(contains(demanded.err, "seginfer: --conv cudnn: no fake library of convolutions")) << demanded.err;
+  EXPECT_TRUE(contains(segment({"cpu", "--conv", "cudnn"}).err, "--conv cudnn: cuDNN is for GPUs, and the device is cpu"));
+  EXPECT_EQ(segment({"cpu", "--conv", "mine"}).code, 2);
+}
+
+TEST_F(CudaPrograms, MemoryIsCapped) {
+  const Result r = train("cuda", "capped", {"--max-vram", "200000"});
+  EXPECT_EQ(r.code, 1);
+  EXPECT_TRUE(contains(r.err, " more would pass the limit: ")) << r.err;
+  EXPECT_EQ(train("cuda", "room", {"--max-vram", "20M"}).code, 0);
+  EXPECT_EQ(train("cuda", "usage", {"--max-vram", "much"}).code, 2);
 }
 
 TEST_F(CudaPrograms, APluginThatIsNotThere) {

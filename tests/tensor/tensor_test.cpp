@@ -139,6 +139,24 @@ constexpr DeviceApi kFakeGpu = {
       *devices = 2;
       return nullptr;
     },
+    [](Device, void** stream) -> const char* {
+      static int made = 0;
+      *stream = &made;
+      return ++made < 3 ? nullptr : "no more streams";
+    },
+    [](Device, void*) -> const char* { return nullptr; },
+    [](Device, void** mark, void*) -> const char* {
+      static int marks = 0;
+      *mark = &marks;
+      return nullptr;
+    },
+    [](Device, void*, void*) -> const char* { return "waiting is not for today"; },
+    [](Device, void*) -> const char* { return nullptr; },
+    [](Device, void*) -> const char* { return nullptr; },
+    [](Device, std::string* name) -> const char* {
+      *name = "a library";
+      return nullptr;
+    },
 };
 
 void expect_a_gpu() {
