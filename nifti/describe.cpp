@@ -99,7 +99,7 @@ FileReport inspect(const std::string& name, const Lut& lut, const InspectOptions
   constexpr PixelOptions kAnyPixel{.luminance = true, .magnitude = true};
   bool palette = false;
   Volume volume;
-  const bool dicom = is_dicom(path);
+  const bool stack = is_png_stack(path), dicom = !stack && is_dicom(path);
   if (!std::filesystem::is_directory(path)) {
     os::InputFile file(path);
     report.file_bytes = file.size();
@@ -119,6 +119,13 @@ FileReport inspect(const std::string& name, const Lut& lut, const InspectOptions
       std::copy(volume.voxels.data<std::int32_t>(), volume.voxels.data<std::int32_t>() + real.elements(), real.data<float>());
       volume.voxels = real;
     }
+  } else if (stack) {
+    volume = png_stack_to_volume(path);
+    const Size3 size = volume.size();
+    report.format = "PNG, a folder of slices";
+    report.dim = {size[0], size[1], size[2]};
+    report.type = volume.stored;
+    report.warnings = volume.warnings;
   } else if (options.header_only) {
     take_image(dicom ? read_dicom_header(path, pick.series) : read_image_header(path, kAnyPixel), report);
   } else {

@@ -125,9 +125,11 @@ Image parse_pair(Shared head, const LoadVoxels& load_voxels, const std::string& 
   Image image = describe(header, path, packed, warnings);
   image.format = fmt::format("NIfTI-{} pair, {} endian{}", header.version, header.big_endian ? "big" : "little",
                              packed || is_gzip({voxels->data(), voxels->size()}) ? ", gzip" : "");
-  if (packed) {  // all of the header file, for its extensions
+  if (packed) {  // all of the header file, for its extensions, as far as the law of allocation goes
     Warnings ignored;
-    head = std::make_shared<Buffer>(gunzip({head->data(), head->size()}, header.header_bytes(), header_path, ignored));
+    const std::span<const std::byte> file{head->data(), head->size()};
+    const std::size_t present = gunzip_prefix(file, allocation_limit(file.size()) / 4, header_path).size();
+    head = std::make_shared<Buffer>(gunzip(file, std::max<std::uint64_t>(present, header.header_bytes()), header_path, ignored));
   }
   image.extensions = parse_extensions({head->data(), head->size()}, header, warnings);
   voxels = prove_present(std::move(voxels), header.data_offset, header.voxel_bytes(), voxel_path, warnings);

@@ -8,7 +8,9 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
+#include "nifti/files.h"
 #include "nifti/gzip.h"
 #include "tensor/error.h"
 #include "tensor/os.h"
@@ -229,6 +231,81 @@ Volume png_to_labels(const PngPicture& p) {
   }
   return v;
 }
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// Runs of digits count as numbers: "s2" comes before "s10".
+bool natural_less(const std::string& a, const std::string& b) {
+  const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+  std::size_t i = 0, j = 0;
+  while (i < a.size() && j < b.size()) {
+    if (!digit(a[i]) || !digit(b[j])) {
+      if (a[i] != b[j]) return a[i] < b[j];
+      ++i, ++j;
+      continue;
+    }
+    while (i < a.size() && a[i] == '0') ++i;
+    while (j < b.size() && b[j] == '0') ++j;
+    const std::size_t from_a = i, from_b = j;
+    while (i < a.size() && digit(a[i])) ++i;
+    while (j < b.size() && digit(b[j])) ++j;
+    if (i - from_a != j - from_b) return i - from_a < j - from_b;
+    if (const int order = a.compare(from_a, i - from_a, b, from_b, j - from_b); order != 0) return order < 0;
+  }
+  if (i == a.size() && j == b.size()) return a < b;  // 02 and 2
+  return i == a.size();
+}
+
+std::vector<std::string> slices_of(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (name.starts_with('.')) continue;
+    if (!files::ends_with(name, ".png") || !at->is_regular_file(error)) return {};
+    names.push_back(name);
+  }
+  if (error) fail(ErrorCode::io, "{}: {}", folder, error.message());
+  std::sort(names.begin(), names.end(), natural_less);
+  for (std::string& name : names) name = (fs::path(folder) / name).string();
+  return names;
+}
+
+template <class T, class Read>
+Volume stack(const std::string& folder, Read read) {
+  std::vector<Volume> slices;  // all of them proved present before memory is asked for all
+  for (const std::string& path : slices_of(folder)) {
+    slices.push_back(read(read_png(path)));
+    const Size3 first = slices[0].size(), own = slices.back().size();
+    if (own != first)
+      fail(ErrorCode::bad_file, "{}: {} x {} pixels, but {} has {} x {} (wanted slices of one size)", path, own[0], own[1], slices[0].name, first[0],
+           first[1]);
+  }
+  if (slices.empty()) fail(ErrorCode::bad_file, "{}: no folder of .png files alone", folder);
+  const Shape& s = slices[0].voxels.shape();
+  Volume out = slices[0];
+  out.name = folder;
+  out.voxels = Tensor({1, static_cast<std::int64_t>(slices.size()), s.h(), s.w(), 1}, slices[0].voxels.dtype(), kCpu);
+  T* to = out.voxels.template data<T>();
+  for (const Volume& v : slices) {
+    to = std::copy_n(v.voxels.template data<T>(), s.voxels(), to);
+    if (v.stored == Number::u16) out.stored = Number::u16;
+    for (const Warning& w : v.warnings)
+      if (!has_warning(out.warnings, w.name)) out.warnings.push_back(w);
+  }
+  return out;
+}
+
+}  // namespace
+
+bool is_png_stack(const std::string& folder) {
+  std::error_code error;
+  return fs::is_directory(folder, error) && !slices_of(folder).empty();
+}
+Volume png_stack_to_volume(const std::string& folder) { return stack<float>(folder, png_to_volume); }
+Volume png_stack_to_labels(const std::string& folder) { return stack<std::int32_t>(folder, png_to_labels); }
 
 void write_png(const std::string& path, const std::uint8_t* grey, std::int64_t width, std::int64_t height) {
   write(path, {grey, width, height, static_cast<std::size_t>(width), 8, PNG_COLOR_TYPE_GRAY, nullptr, false});

@@ -34,6 +34,13 @@ Volume png_to_volume(const PngPicture& picture);
 // i32, same shape: the grey value or palette index as stored, whatever its colour. Colour pictures are refused unless R = G = B everywhere.
 Volume png_to_labels(const PngPicture& picture);
 
+// A folder of slices: its .png files, and no other file (hidden ones aside).
+bool is_png_stack(const std::string& folder);
+// Those slices on one another along D, in the natural order of their names (s2 before s10): shape (1, slices, H, W, 1), otherwise as one slice.
+// Throws bad_file, naming both, where a slice has other extents than the first.
+Volume png_stack_to_volume(const std::string& folder);
+Volume png_stack_to_labels(const std::string& folder);
+
 // All writers are atomic and take rows from the top, without gaps.
 void write_png(const std::string& path, const std::uint8_t* grey, std::int64_t width, std::int64_t height);
 void write_png(const std::string& path, const std::uint16_t* grey, std::int64_t width, std::int64_t height);

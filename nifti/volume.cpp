@@ -135,12 +135,14 @@ Pick pick_of(const std::string& path) {
 
 Volume read_volume(const std::string& name, const ReadOptions& given) {
   const auto [path, options] = meant(name, given);
+  if (is_png_stack(path)) return png_stack_to_volume(path);
   if (is_dicom(path)) return to_volume(read_dicom(path, options.series), options);
   return is_png(path) ? png_to_volume(read_png(path)) : to_volume(read_image(path, options.pixels), options);
 }
 
 Volume read_labels(const std::string& name, const ReadOptions& given) {
   const auto [path, options] = meant(name, given);
+  if (is_png_stack(path)) return png_stack_to_labels(path);
   if (is_dicom(path)) return to_labels(read_dicom(path, options.series), options);
   return is_png(path) ? png_to_labels(read_png(path)) : to_labels(read_image(path, options.pixels), options);
 }

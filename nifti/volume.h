@@ -49,7 +49,7 @@ Volume to_volume(const Image& image, const ReadOptions& options = {});
 // Stored numbers -> i32 labels. Values further than 1e-3 from a whole number, not finite or beyond 32 bits are refused (bad_file).
 Volume to_labels(const Image& image, const ReadOptions& options = {});
 
-// Every format of read_image, and PNG; names as for pick_of, where options say nothing else. Throws as read_image and read_png do.
+// Every format of read_image, PNG, and folders of PNG slices (png.h); names as for pick_of, where options say nothing else. Throws as read_image and read_png do.
 Volume read_volume(const std::string& path, const ReadOptions& options = {});
 Volume read_labels(const std::string& path, const ReadOptions& options = {});
 

@@ -18,7 +18,7 @@ struct ZipEntry {
 };
 bool is_zip(std::span<const std::byte> start);
 // Files in the order of the central directory; folders are left out. Throws bad_file (damaged, more than 1,000,000 entries) or unsupported
-// (encrypted, zip64, several disks).
+// (encrypted, several disks); zip64 is read.
 std::vector<ZipEntry> zip_entries(std::span<const std::byte> zip, const std::string& name);
 // Throws bad_file where sizes or checksum do not fit; refuses entries that claim to shrink below 1 : 1032 before memory is asked for.
 Buffer zip_read(std::span<const std::byte> zip, const ZipEntry& entry, const std::string& name);

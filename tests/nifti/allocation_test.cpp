@@ -2,6 +2,7 @@
 // declares, what malloc hands out is counted.
 #include "tests/nifti/counted_malloc.h"
 
+#include "nifti/files.h"
 #include "nifti/gzip.h"
 #include "nifti/image.h"
 #include "nifti/lut.h"
@@ -60,6 +61,34 @@ TEST(AllocationLaw, ManyExtensions) {
   for (std::size_t n = 0; n < kCount; ++n) many.set<std::int32_t>(352 + 16 * n, 16);
   many.resize(many.bytes().size() - 1);  // one byte of the voxels is missing
   EXPECT_LT(peak_of(many.bytes(), "x.nii"), allocation_limit(many.bytes().size()));
+}
+
+TEST(AllocationLaw, Pairs) {
+  const auto peak = [](const Bytes& head, const Bytes& voxels) {
+    return test::peak_of([&] {
+      const auto buffer = [](const Bytes& b) {
+        auto shared = std::make_shared<Buffer>(b.size());
+        std::copy(b.begin(), b.end(), shared->data());
+        return shared;
+      };
+      try {
+        files::parse_pair(buffer(head), [&] { return std::pair{buffer(voxels), std::string("x.img")}; }, "x.hdr", "x.hdr", {});
+        ADD_FAILURE() << "accepted";
+      } catch (const Error&) {
+      }
+    });
+  };
+  RawNifti big;
+  big.text(344, "ni1").set<float>(108, 0.0f).resize(348);
+  for (int a = 1; a <= 3; ++a) big.set<std::int16_t>(40 + 2 * static_cast<std::size_t>(a), 800);  // 1 GB declared
+  EXPECT_LT(peak(big.bytes(), Bytes(100)), 1u << 20);
+  EXPECT_LT(peak(test::gz(big.bytes()), test::gz(Bytes(100))), 1u << 20);
+  const Bytes packed = test::join(test::gz(Bytes(20u << 20), 1), Bytes(1u << 20));
+  EXPECT_LT(peak(big.bytes(), packed), allocation_limit(packed.size()));
+  Bytes bloated = big.bytes();
+  bloated.resize(200u << 20);  // a header file that unpacks to what no extension fills
+  const Bytes bomb = test::gz(bloated, 1);
+  EXPECT_LT(peak(bomb, Bytes(100)), allocation_limit(bomb.size()));
 }
 
 TEST(AllocationLaw, MghAndNrrd) {

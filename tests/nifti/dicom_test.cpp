@@ -314,6 +314,33 @@ TEST_F(Dicom, ArchivesAndGzip) {
   EXPECT_EQ(read_volume(folder_ / "s.dcm.gz").size(), (Size3{4, 3, 1}));
 }
 
+TEST(Zip, NumbersInZip64Records) {
+  constexpr const char* kHex =
+#include "tests/nifti/zip64_golden.inc"
+      ;
+  test::Bytes zip;
+  for (const char* c = kHex; *c; c += 2) zip.push_back(static_cast<std::byte>(std::stoi(std::string(c, 2), nullptr, 16)));
+  const std::vector<ZipEntry> entries = zip_entries(zip, "a.zip");
+  ASSERT_EQ(entries.size(), 2u);
+  for (const ZipEntry& e : entries) {
+    const Buffer bytes = zip_read(zip, e, "a.zip");
+    ASSERT_EQ(bytes.size(), 140u) << e.name;
+    EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), 14), "voxels voxels ") << e.name;
+  }
+  EXPECT_EQ(entries[1].name, "packed.txt");
+  EXPECT_EQ(entries[1].method, 8);
+  // Whatever is cut or changed: refused, or the two files as they are.
+  for (std::size_t at = 0; at < zip.size(); ++at) {
+    test::Bytes changed = zip;
+    changed[at] ^= std::byte{0xff};
+    for (const test::Bytes& bytes : {changed, test::Bytes(zip.begin(), zip.begin() + static_cast<std::ptrdiff_t>(at))}) try {
+        for (const ZipEntry& e : zip_entries(bytes, "a.zip")) EXPECT_EQ(zip_read(bytes, e, "a.zip").size(), 140u) << at;
+      } catch (const Error& e) {
+        EXPECT_TRUE(e.code() == ErrorCode::bad_file || e.code() == ErrorCode::unsupported) << at << ": " << e.what();
+      }
+  }
+}
+
 TEST_F(Dicom, NothingOfThePatientGetsOut) {
   series();
   const Image image = read_dicom(in());

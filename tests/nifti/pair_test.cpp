@@ -1,6 +1,7 @@
 // Pairs of .hdr and .img in every mix, header extensions in them, colour and complex numbers, and how little of a file the header takes.
 #include <cmath>
 #include <complex>
+#include <cstring>
 #include <fstream>
 
 #include "nifti/files.h"
@@ -72,6 +73,18 @@ TEST(Pair, EveryMixOfGzipByteOrderAndName) {
   const Pair p = pair(false, 0);
   save(folder / "A.HDR", p.header), save(folder / "A.IMG", p.voxels);
   EXPECT_EQ(read_volume(folder / "A.HDR").voxels.data<float>()[23], 24.0f);
+}
+
+TEST(Pair, LongExtensionsOfAPackedHeader) {
+  TemporaryFolder folder;
+  constexpr std::size_t kLong = 16 * 20'000;
+  Pair p = pair(false, 0, kLong);
+  for (std::size_t n = 364; n + 8 < p.header.size(); ++n) p.header[n] = static_cast<std::byte>(n * n % 251);
+  save(folder / "x.hdr.gz", gz(p.header)), save(folder / "x.img", p.voxels);
+  const Image image = read_image(folder / "x.img");
+  ASSERT_EQ(image.extensions.size(), 1u);
+  ASSERT_EQ(image.extensions[0].bytes.size(), kLong - 8);
+  EXPECT_EQ(std::memcmp(image.extensions[0].bytes.data(), &p.header[360], kLong - 8), 0);
 }
 
 TEST(Pair, Nifti2) {

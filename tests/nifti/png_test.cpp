@@ -3,6 +3,8 @@
 
 #include <zlib.h>
 
+#include <filesystem>
+#include <fstream>
 #include <functional>
 
 #include <gtest/gtest.h>
@@ -238,6 +240,37 @@ TEST(Png, LabelsCarryTheTablesColours) {
   EXPECT_EQ(read_png(folder / "m.png").depth, 16);
   EXPECT_EQ(to_host<std::int32_t>(read_labels(folder / "m.png").voxels), many);
   for (std::int32_t bad : {-1, 65536}) EXPECT_THROW(write_png_labels(folder / "b.png", &bad, 1, 1, lut), Error);
+}
+
+TEST(Png, AFolderOfSlicesIsAVolume) {
+  TemporaryFolder folder;
+  const std::string stack = folder / "stack";
+  std::filesystem::create_directory(stack);
+  for (int z = 0; z < 12; ++z) {
+    std::uint8_t grey[6];
+    for (int n = 0; n < 6; ++n) grey[n] = static_cast<std::uint8_t>(10 * z + n);
+    write_png(stack + "/s" + std::to_string(z) + ".png", grey, 3, 2);
+  }
+  std::ofstream(stack + "/.hidden") << "not a slice";
+  const Volume v = read_volume(stack), l = read_labels(stack);
+  ASSERT_EQ(v.voxels.shape(), (Shape{1, 12, 2, 3, 1}));
+  for (int z = 0; z < 12; ++z)
+    for (int n = 0; n < 6; ++n) {
+      EXPECT_EQ(v.voxels.data<float>()[6 * z + n], static_cast<float>(10 * z + n)) << "s10 comes after s9";
+      EXPECT_EQ(l.voxels.data<std::int32_t>()[6 * z + n], 10 * z + n);
+    }
+  EXPECT_TRUE(has_warning(v.warnings, "no_orientation"));
+  const std::uint16_t other[8] = {};
+  write_png(stack + "/s7.png", other, 4, 2);
+  try {
+    read_volume(stack);
+    FAIL() << "slices of unequal size";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::bad_file);
+    for (const char* word : {"s7.png: 4 x 2", "s0.png has 3 x 2"}) EXPECT_NE(std::string(e.what()).find(word), std::string::npos) << e.what();
+  }
+  std::ofstream(stack + "/notes.txt") << "no stack any more";
+  EXPECT_FALSE(is_png_stack(stack));
 }
 
 TEST(Png, SlicesOfOnePersonShareALine) {  // both views come from one volume: column 127 of one equals column 127 of the other

@@ -51,11 +51,11 @@ TEST(Samples, OfEveryFormatForOtherReaders) {
   const std::string folder = given.empty() ? own / "" : given + "/";
   const std::uint64_t count = given.empty() ? 60 : 10000;
   nlohmann::json list = nlohmann::json::array();
-  constexpr const char* kEndings[] = {".nii", ".nii.gz", ".mgh", ".mgz"};
+  constexpr const char* kEndings[] = {".nii", ".nii.gz", ".mgh", ".mgz", ".hdr", ".img.gz"};
   for (std::uint64_t seed = 0; seed < count; ++seed) {
     SCOPED_TRACE(seed);
     Random random(77, seed);
-    const std::string ending = kEndings[random.below(4)];
+    const std::string ending = kEndings[random.below(6)];
     const bool mgh = ending[1] == 'm';
     const Image image = random_image(random, mgh);
     const std::string name = "s" + std::to_string(seed) + ending, path = folder + name;
