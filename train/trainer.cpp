@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <future>
 
 #include "infer/metrics.h"
 #include "infer/predict.h"
@@ -11,7 +10,7 @@
 #include "kernels/optim.h"
 #include "layers/json.h"
 #include "tensor/os.h"
-#include "train/batches.h"
+#include "train/feeder.h"
 #include "train/run_folder.h"
 
 namespace vg {
@@ -38,15 +37,15 @@ Tensor coarser(const Tensor& labels, const Shape& to) {
   return out;
 }
 
-Losses losses(Context& ctx, const std::vector<Value>& heads, const Tensor& labels, const DiceCeParams& p) {
+// host_labels: the same as labels, in host memory.
+Losses losses(Context& ctx, const std::vector<Value>& heads, const Tensor& labels, const Tensor& host_labels, const DiceCeParams& p) {
   Losses l;
   const double norm = 2.0 - std::pow(0.5, static_cast<double>(heads.size()) - 1.0);  // 1 + 1/2 + 1/4 + ...
   for (std::size_t i = 0; i < heads.size(); ++i) {
     DiceCeParams q = p;
     const auto share = static_cast<float>(std::pow(0.5, static_cast<double>(i)) / norm);
     q.ce_weight *= share, q.dice_weight *= share;
-    const Tensor target = i == 0 ? labels : coarser(labels, heads[i].shape());
-    const DiceCe one = dice_ce(ctx, heads[i], copy_to(target, ctx.device), q);
+    const DiceCe one = dice_ce(ctx, heads[i], i == 0 ? labels : copy_to(coarser(host_labels, heads[i].shape()), ctx.device), q);
     l.total = i == 0 ? one.loss : sum(ctx, l.total, one.loss);
     if (i == 0) l.result = one.result;
   }
@@ -165,20 +164,20 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
   const Tensor seed = from_host(std::vector<float>{1.0f}, {1}, ctx.device);
   const double started = os::wall_seconds();
   double train_seconds = 0, train_cpu = 0, saved = started;
-  std::future<Batch> next = std::async(std::launch::async, [&, step = state.step] { return step < total ? batches.at(step) : Batch{}; });
+  Feeder feeder(ctx.device, batches, state.step, total);
   bool stopped = false;
   while (state.step < total && !stopped) {
     const double wall = os::wall_seconds(), cpu = os::cpu_seconds();
-    const Batch batch = next.get();
-    next = std::async(std::launch::async, [&, step = state.step + 1] { return step < total ? batches.at(step) : Batch{}; });
+    const Feeder::Fed batch = feeder.next();
 
     Tape tape;
     ctx.tape = &tape, ctx.training = true;
     net.params.zero_grad();
-    const Losses l = losses(ctx, vg::run(ctx, net, Value{copy_to(batch.images, ctx.device)}), batch.labels, config.loss);
+    const Losses l = losses(ctx, vg::run(ctx, net, Value{batch.images}), batch.labels, batch.host_labels, config.loss);
     tape.backward(l.total, copy_to(seed, ctx.device));
     ctx.tape = nullptr, ctx.training = false;
     net.params.finish_grad(ctx.exec());
+    feeder.prefetch();
     const std::vector<float> parts = to_host<float>(l.result);
     const float loss = to_host<float>(l.total.data)[0];
     if (!std::isfinite(loss))
@@ -221,7 +220,6 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
       saved = os::wall_seconds();
     }
   }
-  if (next.valid()) next.wait();
   result.finished = state.step >= total;
   result.step = state.step, result.best_dice = state.best;
   return result;

@@ -98,6 +98,17 @@ TEST_F(CudaPrograms, ABrokenKernelIsNamed) {
   EXPECT_TRUE(contains(at_once.err, ", block 256 x 1 x 1: " + fault + "\n")) << at_once.err;
 }
 
+// Batches go up while the step before is computed: from the second step on, images and labels.
+TEST_F(CudaPrograms, CopiesRunBesideKernels) {
+  const Setting lazy("VG_CUDA_FAKE", "report");
+  const Result r = train("cuda", "report", {"--steps", "6"});
+  EXPECT_EQ(r.code, 0);
+  long long kernels = 0, copies = 0, beside = 0;
+  ASSERT_EQ(std::sscanf(r.err.c_str(), "fake CUDA runtime: %lld kernels, %lld copies, %lld of them beside kernels", &kernels, &copies, &beside), 3) << r.err;
+  EXPECT_GE(beside, 8) << r.err;
+  EXPECT_LT(beside, copies);
+}
+
 TEST_F(CudaPrograms, TooLittleMemoryIsSaid) {
   const Setting small("VG_CUDA_FAKE", "memory=256K");
   const Result r = train("cuda", "small");

@@ -71,7 +71,39 @@ cudaError_t run_first(Queue& queue) {
   return s.sticky;
 }
 
+// The last work of `other` that new work of `queue` must wait for.
+std::uint64_t waits_for(const Queue& queue, const Work& work, const Queue& other) {
+  std::uint64_t last = 0;
+  const auto look = [&](const Work& w) {
+    for (const Point& p : w.after)
+      if (p.queue.get() == &other) last = std::max(last, p.at);
+  };
+  for (const Work& w : queue.waiting) look(w);
+  look(work);
+  return last;
+}
+
+void count(const Queue& queue, const Work& work) {
+  Traffic& t = traffic();
+  t.kernels += work.what.starts_with("kernel ");
+  if (!work.what.starts_with("copy ")) return;
+  ++t.copies;
+  const auto free_kernels = [&](const std::shared_ptr<Queue>& other) {
+    if (other.get() == &queue || other->waiting.empty() || other->device != queue.device) return false;
+    const std::uint64_t last = waits_for(queue, work, *other);
+    std::uint64_t number = other->done;
+    return std::any_of(other->waiting.begin(), other->waiting.end(), [&](const Work& w) { return ++number > last && w.what.starts_with("kernel "); });
+  };
+  const State& s = state();
+  t.beside += std::any_of(s.defaults.begin(), s.defaults.end(), free_kernels) || std::any_of(s.others.begin(), s.others.end(), free_kernels);
+}
+
 }  // namespace
+
+Traffic& traffic() {
+  static Traffic t;
+  return t;
+}
 
 std::recursive_mutex& lock() {
   static auto& mutex = *new std::recursive_mutex;
@@ -133,6 +165,7 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
     const auto first = default_queue(queue->device);
     if (!first->waiting.empty()) work.after.push_back({first, first->queued});
   }
+  count(*queue, work);
   queue->waiting.push_back(std::move(work));
   ++queue->queued;
   return options().eager ? run_until({queue, queue->queued}) : cudaSuccess;

@@ -25,6 +25,9 @@ Complaints& complaints() {
 struct AtExit {
   AtExit() { options(); }
   ~AtExit() {
+    if (options().report)
+      std::fprintf(stderr, "fake CUDA runtime: %lld kernels, %lld copies, %lld of them beside kernels\n", static_cast<long long>(traffic().kernels),
+                   static_cast<long long>(traffic().copies), static_cast<long long>(traffic().beside));
     if (!options().strict) return;
     report_at_exit();
     if (complaints().all == 0) return;
@@ -53,6 +56,8 @@ Options parse_options(const std::string& text) {
       o.eager = true;
     } else if (word == "strict") {
       o.strict = true;
+    } else if (word == "report") {
+      o.report = true;
     } else if (word.starts_with("memory=")) {
       o.memory = size_of_word(word, value);
     } else if (word.starts_with("devices=")) {
@@ -63,7 +68,7 @@ Options parse_options(const std::string& text) {
       o.fail_kernel = value.substr(0, colon);
       if (colon != std::string::npos) o.fail_run = static_cast<int>(size_of_word(word, value.substr(colon + 1)));
     } else {
-      require(word == "lazy", "VG_CUDA_FAKE: {} (wanted lazy, eager, strict, memory=SIZE, devices=N or fail=KERNEL:N)", word);
+      require(word == "lazy", "VG_CUDA_FAKE: {} (wanted lazy, eager, strict, report, memory=SIZE, devices=N or fail=KERNEL:N)", word);
     }
   }
   return o;

@@ -5,6 +5,7 @@
 //   eager          work runs when it is queued, as with CUDA_LAUNCH_BLOCKING=1 (the default is lazy: as late as CUDA allows, streams in the unkindest order)
 //   strict         the host can reach device memory at no time; pinned sources must not change under a queued copy; leaks are told at the end;
 //                  a program with complaints ends with exit code 86
+//   report         at the end, one line on stderr says how many copies had kernels beside them (Traffic)
 //   memory=64M     of each device (default 2G)      devices=2    how many      fail=KERNEL[:3]   the KERNEL's third run fails as on a broken GPU
 #pragma once
 #include <cuda_runtime.h>
@@ -24,7 +25,7 @@ inline constexpr int kExitCode = 86;
 inline constexpr int kMostDevices = 8;
 
 struct Options {
-  bool eager = false, strict = false;
+  bool eager = false, strict = false, report = false;
   std::size_t memory = std::size_t{2} << 30;
   int devices = 1;
   std::string fail_kernel;
@@ -95,6 +96,11 @@ bool will_write(const void* from, std::size_t bytes);  // does waiting work writ
 int current_device();
 cudaError_t remember(cudaError_t error);  // for cudaGetLastError; returns it
 cudaError_t sticky();                     // cudaSuccess until some work failed
+struct Traffic {
+  std::int64_t kernels = 0, copies = 0;
+  std::int64_t beside = 0;  // copies that were queued while kernels of another stream waited that the copy does not wait for
+};
+Traffic& traffic();
 std::string running();                    // what is being run now; empty: nothing
 
 }  // namespace vg::fake_cuda
