@@ -12,7 +12,7 @@ using namespace vg;
 struct Output {
   bool json = false, exact = false, direct = false, quiet = false;
   int threads = 0;
-  std::string markdown;
+  std::string markdown, svg;
 };
 
 int segbench(bench::Report (*measure)(const bench::Options&), bench::Options o, const Output& out, const std::string& command) {
@@ -24,6 +24,7 @@ int segbench(bench::Report (*measure)(const bench::Options&), bench::Options o, 
   if (const std::string path = os::environment("VG_CPU"); !path.empty()) r.title += " on " + path;
   if (out.exact || out.direct) r.title += out.exact ? " --exact" : " --direct";
   if (!out.markdown.empty()) bench::write_markdown(out.markdown, r, command);
+  if (!out.svg.empty()) os::write_file_atomic(out.svg, bench::speedup_svg(r));
   std::fputs((out.json ? bench::to_json(r) : bench::to_table(r)).c_str(), stdout);
   return 0;
 }
@@ -64,6 +65,11 @@ int main(int argc, char** argv) {
   CLI::App* io = command("io", "reading and writing .nii.gz", bench::io);
   io->add_option("--data", o.data, "folder of the test data (default: VG_TEST_DATA, else ../shared/data)");
   io->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
+  CLI::App* speedup = command("speedup", "the same work on this CPU and on a GPU, and what bounds an H100", bench::speedup);
+  speedup->add_option("--cases", o.cases, "only these, e.g. unet3d,mesh256")->delimiter(',')->check(CLI::IsMember(bench::speedup_cases()));
+  speedup->add_option("--data", o.data, "folder of the test data (default: VG_TEST_DATA, else ../shared/data)");
+  speedup->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
+  speedup->add_option("--svg", out.svg, "also draw it into this file");
   CLI::App* peers = with_case(command("vs-peers", "voxgrad and other engines in turns", bench::vs_peers), all(infer, train));
   peers->add_option("--rounds", o.rounds, "turns of everyone")->check(CLI::PositiveNumber)->capture_default_str();
   peers->add_option("--python", o.python, "interpreter with the peers installed")->capture_default_str();

@@ -41,16 +41,30 @@ const std::vector<std::string>& infer_cases() {
   static const std::vector<std::string> names = {"mesh128", "mesh256", "mesh256_head"};
   return names;
 }
-bool is_train_case(const std::string& name) { return std::find(train_cases().begin(), train_cases().end(), name) != train_cases().end(); }
+const std::vector<std::string>& speedup_cases() {
+  static const std::vector<std::string> names = {"origin", "dynunet2d", "unet3d", "mesh256", "slices", "tiny"};
+  return names;
+}
+bool is_train_case(const std::string& name) {
+  return name == "origin" || std::find(train_cases().begin(), train_cases().end(), name) != train_cases().end();
+}
+
+namespace {
+std::unique_ptr<Network> origin_network(int classes, Device device) {
+  auto net = std::make_unique<Network>(dynamic_unet({.in_channels = 3, .classes = classes}), device, true);
+  net->params.initialise(1);
+  return net;
+}
+}  // namespace
 
 void TrainCase::random_batch(std::int64_t n, std::int64_t d, std::int64_t h, std::int64_t w, std::int64_t channels, int classes) {
   Random random(1);
   x_ = Tensor({n, d, h, w, channels}, DType::f32, kCpu), y_ = Tensor({n, d, h, w, 1}, DType::u8, kCpu);
   for (std::int64_t i = 0; i < x_.elements(); ++i) x_.data<float>()[i] = random.uniform();
-  for (std::int64_t i = 0; i < y_.elements(); ++i) y_.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(random.below(static_cast<std::uint32_t>(classes)));
+  for (std::int64_t i = 0; i < y_.elements(); ++i) y_.data<std::uint8_t>()[i] = static_cast<std::uint8_t>(random.below(static_cast<std::uint32_t>(std::min(classes, 256))));
 }
 
-TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_(kCpu) {
+TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_(options.device) {
   ctx_.convolution.allow = options.allow;
   UnetConfig c;
   OptimizerConfig o;
@@ -59,9 +73,10 @@ TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_
     if (name == "monai_unet") c.style = "unet", c.activation = "prelu", c.residual_units = 2;
     o.kind = "adam", o.weight_decay = 0.0, loss_ = kMonaiDiceCe;
     random_batch(1, 96, 96, 96, 1, c.classes);
-  } else if (name == "dynunet2d") {
-    random_batch(2, 1, 256, 256, 3, 44);
-    net_ = std::make_unique<Network>(dynamic_unet({.in_channels = 3, .classes = 44}), kCpu, true);
+  } else if (name == "dynunet2d" || name == "origin") {
+    const int classes = name == "origin" ? 374 : 44;
+    random_batch(2, 1, 256, 256, 3, classes);
+    net_ = origin_network(classes, options.device);
   } else if (name == "ixi") {
     const Dataset data = load_slices(data_folder(options) + "/ixi-slices", {});
     c = dynunet(2, static_cast<int>(data.classes.size()), {16, 32, 64, 128, 256});
@@ -78,10 +93,13 @@ TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_
     c = dynunet(3, 3, {4, 6, 8});
     random_batch(2, 16, 16, 16, 1, c.classes);
   } else {
-    fail(ErrorCode::invalid_argument, "case {}: not a training case (known: unet3d, monai_unet, dynunet2d, ixi, tiny)", name);
+    fail(ErrorCode::invalid_argument, "case {}: not a training case (known: unet3d, monai_unet, dynunet2d, origin, ixi, tiny)", name);
   }
-  if (!net_) net_ = std::make_unique<Network>(unet(c), kCpu, true);
-  net_->params.initialise(1);
+  if (!net_) {
+    net_ = std::make_unique<Network>(unet(c), options.device, true);
+    net_->params.initialise(1);
+  }
+  x_ = copy_to(x_, options.device), y_ = copy_to(y_, options.device);
   optimizer_ = std::make_unique<Optimizer>(o, net_->params);
 }
 
@@ -90,7 +108,7 @@ float TrainCase::step() {
   ctx_.tape = &tape, ctx_.training = true;
   net_->params.zero_grad();
   const DiceCe loss = dice_ce(ctx_, vg::run(ctx_, *net_, Value{x_}).at(0), y_, loss_);
-  tape.backward(loss.loss, from_host(std::vector<float>{1.0f}, {1}, kCpu));
+  tape.backward(loss.loss, from_host(std::vector<float>{1.0f}, {1}, ctx_.device));
   ctx_.tape = nullptr, ctx_.training = false;
   net_->params.finish_grad(ctx_.exec());
   const float value = to_host<float>(loss.result)[0];
@@ -109,31 +127,38 @@ void TrainCase::export_to(const std::string& folder) const {
                     {.tensors = {{"x", x_}, {"y", y_}}, .metadata = {{"classes", std::to_string(net_->graph.out_channels())}, {"rate", std::to_string(rate_)}}});
 }
 
-InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_(kCpu), scan_(data_folder(options) + "/t1/t1_crop.nii.gz"), whole_(name != "mesh128"), head_only_(name == "mesh256_head") {
+InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_(options.device), scan_(data_folder(options) + "/t1/t1_crop.nii.gz"), whole_(name.starts_with("mesh256")), head_only_(name == "mesh256_head") {
+  ctx_.convolution.allow = options.allow;
+  if (name == "slices") {
+    net_ = origin_network(44, options.device);
+    image_ = Tensor({64, 1, 256, 256, 3}, DType::f32, kCpu);
+    Random random(1);
+    for (std::int64_t i = 0; i < image_.elements(); ++i) image_.data<float>()[i] = random.uniform();
+    return;
+  }
   if (std::find(infer_cases().begin(), infer_cases().end(), name) == infer_cases().end())
     fail(ErrorCode::invalid_argument, "case {}: not an inference case (known: {})", name, fmt::join(infer_cases(), ", "));
-  ctx_.convolution.allow = options.allow;
   const std::string models = data_folder(options) + "/models/";
   const TemporaryFolder folder;
   write_model(folder / "subcortical.safetensors",
               import_meshnet({.weights = models + "subcortical.safetensors", .config = models + "subcortical.json", .golden = false}));
-  segmenter_ = std::make_unique<Segmenter>(folder / "subcortical.safetensors", kCpu);
+  segmenter_ = std::make_unique<Segmenter>(folder / "subcortical.safetensors", options.device);
   if (whole_) return;
   constexpr std::int64_t kSize = 128;
   const Tensor image = normalise(read_volume(scan_).voxels, segmenter_->recipe);
   const Shape& s = image.shape();
   require(s.d() >= kSize && s.h() >= kSize && s.w() >= kSize, "{}: {} voxels, wanted at least 128^3", scan_, to_string(s));
-  crop_ = Tensor({1, kSize, kSize, kSize, 1}, DType::f32, kCpu);
+  image_ = Tensor({1, kSize, kSize, kSize, 1}, DType::f32, kCpu);
   const std::int64_t z0 = (s.d() - kSize) / 2, y0 = (s.h() - kSize) / 2, x0 = (s.w() - kSize) / 2;
   for (std::int64_t z = 0; z < kSize; ++z)
     for (std::int64_t y = 0; y < kSize; ++y)
-      std::copy_n(image.data<float>() + ((z0 + z) * s.h() + y0 + y) * s.w() + x0, kSize, crop_.data<float>() + (z * kSize + y) * kSize);
+      std::copy_n(image.data<float>() + ((z0 + z) * s.h() + y0 + y) * s.w() + x0, kSize, image_.data<float>() + (z * kSize + y) * kSize);
 }
 
 void InferCase::run() {
   if (!whole_) {
     const double start = os::wall_seconds();
-    const Prediction p = predict(ctx_, segmenter_->net, crop_, predict_options(segmenter_->recipe));
+    const Prediction p = net_ ? predict(ctx_, *net_, image_) : predict(ctx_, segmenter_->net, image_, predict_options(segmenter_->recipe));
     network_seconds_ = os::wall_seconds() - start;
     labels_.assign(p.labels.data<std::uint8_t>(), p.labels.data<std::uint8_t>() + p.labels.elements());
     return;
@@ -155,7 +180,15 @@ void InferCase::run() {
   }
 }
 
+std::vector<ChainLayer> InferCase::chain() const {
+  const Shape image = whole_ ? read_volume(scan_).voxels.shape() : image_.shape();
+  const auto chain = plane_chain(segmenter_->net.graph, image);
+  require(chain.has_value(), "{}: not a chain of convolutions", scan_);
+  return *chain;
+}
+
 std::string InferCase::describe() const {
+  if (net_) return fmt::format("{} parameters, {}, tensor to labels", net_->params.trainable_elements(), to_string(image_.shape()));
   return fmt::format("MeshNet subcortical, {} parameters, {}", segmenter_->net.params.trainable_elements(), whole_ ? head_only_ ? "t1_crop.nii.gz, file to labels where the scan is not background" : "t1_crop.nii.gz, file to labels" : "128^3, tensor to labels");
 }
 

@@ -16,6 +16,7 @@ struct Options : CaseOptions {
   int rounds = 4;             // vs-peers
   std::string python = "python3";
   std::string scripts = "benchmarks/peers";
+  std::vector<std::string> cases;  // of speedup; empty: all but tiny
   std::vector<std::string> peers;  // of vs-peers; empty: all that fit the case
   bool loud = false;          // peers' own messages
   std::function<void(const std::string&)> say = [](const std::string&) {};
@@ -27,6 +28,8 @@ Report train_case(const Options& o);
 Report infer_case(const Options& o);
 Report io(const Options& o);
 Report thread_model(const Options& o);  // many cores, by counting imbalance
+Report speedup(const Options& o);   // throws numeric: the GPU computes something else than the cpu
+std::string speedup_svg(const Report& of_speedup);
 Report vs_peers(const Options& o);  // throws numeric: a peer computes something else than we do
 
 }  // namespace vg::bench

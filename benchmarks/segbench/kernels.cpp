@@ -1,60 +1,14 @@
 // segbench kernels: the kernel calls of one real training step (or segmentation), each run again by itself: checked, timed, and held against what
-// the machine can do. Work is counted by definition: multiply-adds of the plain sum, each tensor read once and written once unless the
-// definition needs two sweeps.
+// the machine can do.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <set>
 
 #include "benchmarks/segbench/commands.h"
-#include "benchmarks/segbench/peak.h"
-#include "benchmarks/segbench/record.h"
+#include "benchmarks/segbench/cost.h"
 #include "tensor/error.h"
 
 namespace vg::bench {
 namespace {
-
-struct Cost {
-  double flop = 0;  // of convolutions alone: others are bound by memory
-  Traffic traffic;
-};
-
-bool is(const Call& c, std::initializer_list<const char*> names) {
-  return std::any_of(names.begin(), names.end(), [&](const char* n) { return std::strcmp(c.kernel, n) == 0; });
-}
-bool is_convolution(const Call& c) { return is(c, {"conv_forward", "conv_backward_data", "conv_backward_weight"}); }
-
-// 2 * voxels * taps * I * O, whichever of the three: voxels of the strided side's output (dy or y), all weights for each.
-double convolution_flop(const Call& c) {
-  const auto& a = c.arguments;
-  const bool weight = is(c, {"conv_backward_weight"}), data = is(c, {"conv_backward_data"});
-  const Shape& coarse = (data ? a[2] : weight ? a[1] : a[0]).shape;  // data: (dx0, dx1, dy, w, b); weight: (dw, dy, x0, x1); forward: (y, x0, x1, w, b)
-  const Shape& w = (weight ? a[0] : a[3]).shape;
-  return 2.0 * static_cast<double>(coarse.n() * coarse.voxels()) * static_cast<double>(w.elements());
-}
-
-Cost cost_of(const Call& c) {
-  Cost cost;
-  if (is_convolution(c)) cost.flop = convolution_flop(c);
-  const bool in_out = is(c, {"adam_step", "sgd_step"});  // their outputs are state
-  std::vector<bool> written(c.arguments.size());
-  for (std::size_t i = 0; i < c.arguments.size(); ++i) {
-    const TensorNote& a = c.arguments[i];
-    if (!a.defined || a.alias >= 0) continue;
-    bool reads = !a.output || a.beta != 0.0f || in_out, writes = a.output;
-    for (std::size_t j = i + 1; j < c.arguments.size(); ++j)
-      if (c.arguments[j].alias == static_cast<int>(i)) (c.arguments[j].output ? writes : reads) = true;
-    double bytes = a.bytes();
-    if (is(c, {"copy_channels"}) && c.arguments[0].shape.c() && c.arguments[1].shape.c())  // the fewer channels are copied, as far as the graphs go
-      bytes *= static_cast<double>(std::min(c.arguments[0].shape.c(), c.arguments[1].shape.c())) / static_cast<double>(a.shape.c());
-    (reads && writes ? cost.traffic.update : writes ? cost.traffic.write : cost.traffic.read) += bytes;
-  }
-  // The means of g and g h are needed before the first dx: dy and x are read twice.
-  if (is(c, {"norm_backward"}) && c.arguments[4].defined) cost.traffic.read_before = c.arguments[3].bytes() + c.arguments[4].bytes();
-  // Elementwise kernels write around the caches from 32 MiB on (kernels/simd-inl.h).
-  cost.traffic.stream = !cost.flop && c.arguments[0].defined && c.arguments[0].bytes() >= 32 << 20 && cost.traffic.update == 0;
-  return cost;
-}
 
 std::vector<std::vector<float>> values_of(const Call& c, const std::vector<Tensor>& tensors) {
   std::vector<std::vector<float>> all;
@@ -123,24 +77,11 @@ Line time_call(const Call& c, const Exec& ex, bool quick) {
   return line;
 }
 
-std::vector<Call> record(const Options& o) {
-  if (is_train_case(o.name)) {
-    TrainCase one(o.name, o);
-    Recording r;
-    one.step();
-    return std::move(r.calls);
-  }
-  InferCase one(o.name, o);
-  Recording r;
-  one.run();
-  return std::move(r.calls);
-}
-
 }  // namespace
 
 Report kernels(const Options& o) {
   o.say("recording " + o.name);
-  const std::vector<Call> calls = record(o);
+  const std::vector<Call> calls = record(o.name, o);
   release_cache(kCpu);
   ScratchOwner scratch(kCpu);
   const Exec ex{kCpu, &scratch, nullptr, {o.allow, {}}};

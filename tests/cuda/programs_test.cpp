@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include <nlohmann/json.hpp>
+
 #include "layers/model_file.h"
 #include "nifti/volume.h"
 #include "tests/layers/files.h"
@@ -142,6 +144,16 @@ TEST_F(CudaPrograms, ConvolutionsByTheLibrary) {
   EXPECT_TRUE(contains(demanded.err, "seginfer: --conv cudnn: no fake library of convolutions")) << demanded.err;
   EXPECT_TRUE(contains(segment({"cpu", "--conv", "cudnn"}).err, "--conv cudnn: cuDNN is for GPUs, and the device is cpu"));
   EXPECT_EQ(segment({"cpu", "--conv", "mine"}).code, 2);
+}
+
+// Both sides compute the same before anything is compared; the fake GPU is slow, but a GPU.
+TEST_F(CudaPrograms, SpeedupComparesLikeWithLike) {
+  const Result r = run("segbench", {"speedup", "--cases", "tiny", "-n", "1", "-q", "--json"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  const nlohmann::json one = nlohmann::json::parse(r.out)["cases"][0];
+  EXPECT_GT(one["speedup"].get<double>(), 0.0);
+  EXPECT_LT(one["apart"].get<double>(), 1e-4);
+  EXPECT_GT(one["apart"].get<double>(), 0.0) << "sums in another order: the cpu did not measure itself";
 }
 
 TEST_F(CudaPrograms, MemoryIsCapped) {

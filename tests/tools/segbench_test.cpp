@@ -72,6 +72,25 @@ TEST(Segbench, ThreadsAreModelledFromOne) {
   EXPECT_GT(before, 1.2);
 }
 
+TEST(Segbench, SpeedupWithoutAGpuReportsNoSpeedup) {
+  const test::Folder folder;
+  const Result r = run("segbench", {"speedup", "--cases", "tiny", "-n", "1", "-q", "--json", "--svg", folder / "s.svg"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  const Json j = Json::parse(r.out), one = j["cases"][0];
+  EXPECT_EQ(one["case"], "tiny");
+  EXPECT_EQ(one["cpu_seconds"].size(), 1u);
+  if (!j.contains("gpu")) {
+    EXPECT_FALSE(one.contains("speedup")) << "nothing was measured";
+  }
+  const double fp32 = one["projected"]["fp32"].get<double>(), bf16 = one["projected"]["bf16"].get<double>();
+  EXPECT_GT(bf16, 0.0);
+  EXPECT_GE(fp32, 2 * 0.999 * bf16) << "twice the bytes";
+  const std::string svg = test::bytes_of(folder / "s.svg");
+  EXPECT_TRUE(svg.starts_with("<svg ") && svg.ends_with("</svg>\n")) << svg;
+  EXPECT_TRUE(contains(svg, "projected bound"));
+  EXPECT_EQ(run("segbench", {"speedup", "--cases", "none"}).code, 2);
+}
+
 TEST(Segbench, TrainWritesASectionAndReplacesIt) {
   const test::Folder folder;
   const std::string path = folder / "R.md";
