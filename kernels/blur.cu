@@ -2,7 +2,7 @@
 // is the one that several taps of one output read.
 #include "kernels/blur.h"
 
-#include "kernels/device.cuh"
+#include "kernels/half.cuh"
 
 namespace vg {
 namespace VG_NS {
@@ -13,10 +13,9 @@ __device__ inline int clamped(int u) { return u > 0 ? u : 0; }
 __device__ inline int end_of(int v, int kernel, int extent) { return v + kernel < extent ? v + kernel : extent; }
 
 // grid: (chunks of voxels, groups of channels, samples).
-template <int V>
-__global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(float* __restrict__ y, const float* __restrict__ x, BlurParams p,
-                                                                   Extent e, int samples, std::int64_t channels, std::int64_t chunk,
-                                                                   float scale) {
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(T* __restrict__ y, const T* __restrict__ x, BlurParams p, Extent e,
+                                                                   int samples, std::int64_t channels, std::int64_t chunk, float scale) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < e.voxels() ? begin + chunk : e.voxels();
@@ -27,7 +26,7 @@ __global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(float* __rest
       Pack<V> sum{};
       for (int a = 0; a < p.kernel[0]; ++a) {
         for (int b = 0; b < p.kernel[1]; ++b) {
-          const float* line = x + sample + row_at(clamped(u.d - a), clamped(u.h - b), 0, e) * channels;
+          const T* line = x + sample + row_at(clamped(u.d - a), clamped(u.h - b), 0, e) * channels;
           for (int k = 0; k < p.kernel[2]; ++k) {
             const Pack<V> value = load<V>(line + clamped(u.w - k) * channels);
             SIMT_UNROLL for (int j = 0; j < V; ++j) sum.v[j] += value.v[j];
@@ -40,10 +39,10 @@ __global__ __launch_bounds__(kThreads, 3) void blur_forward_kernel(float* __rest
   }
 }
 
-template <int V>
-__global__ __launch_bounds__(kThreads, 3) void blur_backward_kernel(float* __restrict__ dx, const float* __restrict__ dy, BlurParams p,
-                                                                    Extent e, int samples, std::int64_t channels, std::int64_t chunk,
-                                                                    float scale, float beta) {
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 3) void blur_backward_kernel(T* __restrict__ dx, const T* __restrict__ dy, BlurParams p, Extent e,
+                                                                    int samples, std::int64_t channels, std::int64_t chunk, float scale,
+                                                                    float beta) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < e.voxels() ? begin + chunk : e.voxels();
@@ -54,7 +53,7 @@ __global__ __launch_bounds__(kThreads, 3) void blur_backward_kernel(float* __res
       Pack<V> sum{};
       for (int a = v.d; a < end_of(v.d, p.kernel[0], e.d); ++a) {
         for (int b = v.h; b < end_of(v.h, p.kernel[1], e.h); ++b) {
-          const float* line = dy + sample + row_at(a, b, 0, e) * channels;
+          const T* line = dy + sample + row_at(a, b, 0, e) * channels;
           const int reads = reads_of(v.d, a, p.kernel[0]) * reads_of(v.h, b, p.kernel[1]);
           for (int k = v.w; k < end_of(v.w, p.kernel[2], e.w); ++k) {
             const float weight = static_cast<float>(reads * reads_of(v.w, k, p.kernel[2]));
@@ -72,24 +71,30 @@ __global__ __launch_bounds__(kThreads, 3) void blur_backward_kernel(float* __res
 inline float scale_of(const BlurParams& p) { return 1.0f / static_cast<float>(std::int64_t{p.kernel[0]} * p.kernel[1] * p.kernel[2]); }
 
 void blur_forward(const Exec& ex, Tensor& y, const Tensor& x, const BlurParams& p) {
-  const Shape& s = x.shape();
-  assert(y.shape() == s);
-  const bool fours = in_fours(s.c(), y.data<float>(), x.data<float>());
-  const ColumnGrid g = column_grid(s.voxels(), s.c(), fours);
-  const auto blur_forward_any = fours ? blur_forward_kernel<4> : blur_forward_kernel<1>;
-  VG_LAUNCH(ex, blur_forward_any, g.grid(s.n()), kThreads, 0, y.data<float>(), x.data<float>(), p, extent_of(s), static_cast<int>(s.n()),
-            s.c(), g.chunk, scale_of(p));
+  for_float_type(x.dtype(), "blur_forward", [&](auto zero) {
+    using T = decltype(zero);
+    const Shape& s = x.shape();
+    assert(y.shape() == s);
+    const bool fours = in_fours(s.c(), y.data<T>(), x.data<T>());
+    const ColumnGrid g = column_grid(s.voxels(), s.c(), fours);
+    const auto blur_forward_any = fours ? blur_forward_kernel<4, T> : blur_forward_kernel<1, T>;
+    VG_LAUNCH(ex, blur_forward_any, g.grid(s.n()), kThreads, 0, y.data<T>(), x.data<T>(), p, extent_of(s), static_cast<int>(s.n()), s.c(),
+              g.chunk, scale_of(p));
+  });
 }
 
 void blur_backward(const Exec& ex, const Grad& dx, const Tensor& dy, const BlurParams& p) {
-  if (!dx.wanted()) return;
-  const Shape& s = dx.shape();
-  assert(dy.shape() == s);
-  const bool fours = in_fours(s.c(), dx.data(), dy.data<float>());
-  const ColumnGrid g = column_grid(s.voxels(), s.c(), fours);
-  const auto blur_backward_any = fours ? blur_backward_kernel<4> : blur_backward_kernel<1>;
-  VG_LAUNCH(ex, blur_backward_any, g.grid(s.n()), kThreads, 0, dx.data(), dy.data<float>(), p, extent_of(s), static_cast<int>(s.n()), s.c(),
-            g.chunk, scale_of(p), dx.beta);
+  for_float_type(dy.dtype(), "blur_backward", [&](auto zero) {
+    using T = decltype(zero);
+    if (!dx.wanted()) return;
+    const Shape& s = dx.shape();
+    assert(dy.shape() == s);
+    const bool fours = in_fours(s.c(), data_of<T>(dx), dy.data<T>());
+    const ColumnGrid g = column_grid(s.voxels(), s.c(), fours);
+    const auto blur_backward_any = fours ? blur_backward_kernel<4, T> : blur_backward_kernel<1, T>;
+    VG_LAUNCH(ex, blur_backward_any, g.grid(s.n()), kThreads, 0, data_of<T>(dx), dy.data<T>(), p, extent_of(s), static_cast<int>(s.n()),
+              s.c(), g.chunk, scale_of(p), dx.beta);
+  });
 }
 
 }  // namespace VG_NS

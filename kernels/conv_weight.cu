@@ -7,6 +7,7 @@
 #include "kernels/conv.h"
 #include "kernels/conv_gather.cuh"
 #include "kernels/conv_library.cuh"
+#include "kernels/half.cuh"
 #include "kernels/reduce.cuh"
 
 namespace vg {
@@ -30,10 +31,10 @@ __device__ inline void advance(Voxel& v, const Advance& by, const Extent& e) {
 
 // partial[n, chunk, r, padded columns]. grid: (tiles of r x tiles of o, chunks, samples). Block: BR rows x BN columns; thread: TR x 4 of them.
 // V: 4 when four neighbouring channels of x are one load, else 1; dy_fours: the same for dy.
-template <int BR, int BN, int TR, int V, int kBlock = BR / TR*(BN / 4)>
+template <class T, int BR, int BN, int TR, int V, int kBlock = BR / TR*(BN / 4)>
 __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv_weight_kernel(
-    Gather g, const float* __restrict__ x0, const float* __restrict__ x1, const Tap* __restrict__ taps, const float* __restrict__ dy,
-    int columns, bool dy_fours, int padded, float* __restrict__ partial, std::int64_t chunk) {
+    Gather g, const T* __restrict__ x0, const T* __restrict__ x1, const Tap* __restrict__ taps, const T* __restrict__ dy, int columns,
+    bool dy_fours, int padded, float* __restrict__ partial, std::int64_t chunk) {
   constexpr int kApart = kBlock / (BR / 4), kLoadsA = kVoxelStep / kApart;
   constexpr int kWordsB = kVoxelStep * BN / 4, kLoadsB = (kWordsB - 1) / kBlock + 1;
   constexpr int kTaps = 4 / V, kGroups = TR / 4;
@@ -60,7 +61,7 @@ __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv
       Voxel at = z;
       SIMT_UNROLL for (int e = 0; e < kTaps; ++e) {
         const Tap t = my_r + e * V < depth ? taps[my_r + e * V] : Tap{0, -(1 << 30), 0, 0, 0};
-        const float* source = t.source ? x1 : x0;
+        const T* source = t.source ? x1 : x0;
         const int channels = t.source ? g.channels1 : g.channels0;
         at = z;
         SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
@@ -80,11 +81,11 @@ __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv
         const std::int64_t voxel = first + word / (BN / 4);
         next_b[i] = Pack<4>{};
         if (word >= kWordsB || voxel >= end) continue;
-        const float* row = dy + (n * voxels + voxel) * columns;
+        const T* row = dy + (n * voxels + voxel) * columns;
         if (dy_fours) {
           if (column < columns) next_b[i] = load<4>(row + column);
         } else {
-          SIMT_UNROLL for (int j = 0; j < 4; ++j) if (column + j < columns) next_b[i].v[j] = row[column + j];
+          SIMT_UNROLL for (int j = 0; j < 4; ++j) if (column + j < columns) next_b[i].v[j] = to_float(row[column + j]);
         }
       }
     };
@@ -167,45 +168,48 @@ std::int64_t weight_chunks(std::int64_t voxels, std::int64_t tiles, std::int64_t
 }
 
 void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, const Tensor& x0, const Tensor& x1, const ConvParams& p) {
-  if (!dw.wanted()) return;
-  const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, columns = static_cast<int>(dy.shape().c());
-  const Gather g = make_gather(x0.shape(), channels1, dy.shape(), dw.shape(), p, false);
-  assert(dw.shape()[0] == columns && dw.shape()[1] == g.channels());
-  if (library_backward_weight(ex, dw, dy, x0, x1, p)) return;
-  const int tile_n = columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
-  const int padded = (columns + tile_n - 1) / tile_n * tile_n;
-  const std::int64_t row_tiles = (g.class_rows + tile_r - 1) / tile_r, tiles = row_tiles * (padded / tile_n);
-  const std::int64_t elements = row_tiles * tile_r * padded, voxels = dy.shape().voxels();
-  const std::int64_t wanted = weight_chunks(voxels, tiles, elements);
-  const std::int64_t chunk = ((voxels + wanted - 1) / wanted + kVoxelStep - 1) / kVoxelStep * kVoxelStep;
-  const std::int64_t chunks = (voxels + chunk - 1) / chunk, floats = g.samples * chunks * elements;
-  float* partial =
-      reinterpret_cast<float*>(ex.scratch->reserve<char>(floats * std::int64_t{sizeof(float)} + g.class_rows * std::int64_t{sizeof(Tap)}));
-  Tap* taps = reinterpret_cast<Tap*>(partial + floats);
-  gather_taps(ex, g, taps);
+  for_float_type(dy.dtype(), "conv_backward_weight", [&](auto zero) {
+    using T = decltype(zero);
+    if (!dw.wanted()) return;
+    const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, columns = static_cast<int>(dy.shape().c());
+    const Gather g = make_gather(x0.shape(), channels1, dy.shape(), dw.shape(), p, false);
+    assert(dw.shape()[0] == columns && dw.shape()[1] == g.channels());
+    if (library_backward_weight(ex, dw, dy, x0, x1, p)) return;
+    const int tile_n = columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
+    const int padded = (columns + tile_n - 1) / tile_n * tile_n;
+    const std::int64_t row_tiles = (g.class_rows + tile_r - 1) / tile_r, tiles = row_tiles * (padded / tile_n);
+    const std::int64_t elements = row_tiles * tile_r * padded, voxels = dy.shape().voxels();
+    const std::int64_t wanted = weight_chunks(voxels, tiles, elements);
+    const std::int64_t chunk = ((voxels + wanted - 1) / wanted + kVoxelStep - 1) / kVoxelStep * kVoxelStep;
+    const std::int64_t chunks = (voxels + chunk - 1) / chunk, floats = g.samples * chunks * elements;
+    float* partial = reinterpret_cast<float*>(
+        ex.scratch->reserve<char>(floats * std::int64_t{sizeof(float)} + g.class_rows * std::int64_t{sizeof(Tap)}));
+    Tap* taps = reinterpret_cast<Tap*>(partial + floats);
+    gather_taps(ex, g, taps);
 
-  const float *a0 = x0.data<float>(), *a1 = data_or_null(x1), *b = dy.data<float>();
-  const bool fours = g.channels0 % 4 == 0 && in_fours(g.channels1, a0, a1), dy_fours = in_fours(columns, b);
-  const dim3 grid(simt::blocks_for(tiles, 1), static_cast<unsigned>(chunks),
-                  static_cast<unsigned>(g.samples < kMaxGridYZ ? g.samples : kMaxGridYZ));
-  const auto launch = [&](const auto& conv_weight_any, unsigned block) {
-    VG_LAUNCH(ex, conv_weight_any, grid, block, 0, g, a0, a1, taps, b, columns, dy_fours, padded, partial, chunk);
-  };
-  switch (tile_n) {
-    case 8: launch(fours ? conv_weight_kernel<128, 8, 4, 4> : conv_weight_kernel<128, 8, 4, 1>, 64); break;
-    case 16: launch(fours ? conv_weight_kernel<128, 16, 4, 4> : conv_weight_kernel<128, 16, 4, 1>, 128); break;
-    case 32: launch(fours ? conv_weight_kernel<128, 32, 4, 4> : conv_weight_kernel<128, 32, 4, 1>, 256); break;
-    default: launch(fours ? conv_weight_kernel<128, 64, 8, 4> : conv_weight_kernel<128, 64, 8, 1>, 256); break;
-  }
-  VG_LAUNCH(ex, conv_weight_sum_kernel<8>, simt::blocks_for(elements, 32), 256, 0, dw.data(), dw.beta, partial, g.samples,
-            static_cast<int>(chunks), elements, padded, static_cast<int>(g.class_rows), g.channels(), columns);
+    const T *a0 = x0.data<T>(), *a1 = data_or_null_of<T>(x1), *b = dy.data<T>();
+    const bool fours = g.channels0 % 4 == 0 && in_fours(g.channels1, a0, a1), dy_fours = in_fours(columns, b);
+    const dim3 grid(simt::blocks_for(tiles, 1), static_cast<unsigned>(chunks),
+                    static_cast<unsigned>(g.samples < kMaxGridYZ ? g.samples : kMaxGridYZ));
+    const auto launch = [&](const auto& conv_weight_any, unsigned block) {
+      VG_LAUNCH(ex, conv_weight_any, grid, block, 0, g, a0, a1, taps, b, columns, dy_fours, padded, partial, chunk);
+    };
+    switch (tile_n) {
+      case 8: launch(fours ? conv_weight_kernel<T, 128, 8, 4, 4> : conv_weight_kernel<T, 128, 8, 4, 1>, 64); break;
+      case 16: launch(fours ? conv_weight_kernel<T, 128, 16, 4, 4> : conv_weight_kernel<T, 128, 16, 4, 1>, 128); break;
+      case 32: launch(fours ? conv_weight_kernel<T, 128, 32, 4, 4> : conv_weight_kernel<T, 128, 32, 4, 1>, 256); break;
+      default: launch(fours ? conv_weight_kernel<T, 128, 64, 8, 4> : conv_weight_kernel<T, 128, 64, 8, 1>, 256); break;
+    }
+    VG_LAUNCH(ex, conv_weight_sum_kernel<8>, simt::blocks_for(elements, 32), 256, 0, dw.data(), dw.beta, partial, g.samples,
+              static_cast<int>(chunks), elements, padded, static_cast<int>(g.class_rows), g.channels(), columns);
+  });
 }
 
 // ---- bias ----------------------------------------------------------------------------------------------------------------------------------------
 
 // partial[n, c, chunk] = sum of dy over the chunk's voxels. grid: (chunks, groups of channels, samples).
-template <int V>
-__global__ __launch_bounds__(kThreads) void channel_sum_kernel(float* __restrict__ partial, const float* __restrict__ dy, int samples,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads) void channel_sum_kernel(float* __restrict__ partial, const T* __restrict__ dy, int samples,
                                                                std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
@@ -223,16 +227,19 @@ __global__ __launch_bounds__(kThreads) void channel_sum_kernel(float* __restrict
 }
 
 void channel_sum(const Exec& ex, const Grad& db, const Tensor& dy) {
-  if (!db.wanted()) return;
-  const std::int64_t channels = dy.shape().c(), voxels = dy.shape().voxels(), samples = dy.shape().n();
-  assert(db.tensor.elements() == channels);
-  const bool fours = in_fours(channels, dy.data<float>());
-  const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
-  float* partial = ex.scratch->reserve<float>(samples * channels * g.chunks);
-  const auto channel_sum_any = fours ? channel_sum_kernel<4> : channel_sum_kernel<1>;
-  VG_LAUNCH(ex, channel_sum_any, g.grid(samples), kThreads, 0, partial, dy.data<float>(), static_cast<int>(samples), channels, voxels,
-            g.chunk);
-  sum_partials(ex, partial, samples, channels, g.chunks, nullptr, nullptr, db.data(), db.beta);
+  for_float_type(dy.dtype(), "channel_sum", [&](auto zero) {
+    using T = decltype(zero);
+    if (!db.wanted()) return;
+    const std::int64_t channels = dy.shape().c(), voxels = dy.shape().voxels(), samples = dy.shape().n();
+    assert(db.tensor.elements() == channels);
+    const bool fours = in_fours(channels, dy.data<T>());
+    const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
+    float* partial = ex.scratch->reserve<float>(samples * channels * g.chunks);
+    const auto channel_sum_any = fours ? channel_sum_kernel<4, T> : channel_sum_kernel<1, T>;
+    VG_LAUNCH(ex, channel_sum_any, g.grid(samples), kThreads, 0, partial, dy.data<T>(), static_cast<int>(samples), channels, voxels,
+              g.chunk);
+    sum_partials(ex, partial, samples, channels, g.chunks, nullptr, nullptr, db.data(), db.beta);
+  });
 }
 
 }  // namespace VG_NS

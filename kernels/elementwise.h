@@ -9,8 +9,11 @@ struct FillParams {
 };
 VG_KERNEL(fill, Tensor& y, const FillParams& p);  // y: f32, any shape
 
-// y = a + b; y may be a or b.
+// y = a + b; y may be a or b. On devices other than cpu, here and below, all tensors of a call may be bf16 or f16.
 VG_KERNEL(add, Tensor& y, const Tensor& a, const Tensor& b);
+
+// y = x as another type: f32, bf16 and f16 in any pairing, rounded to nearest even.
+VG_KERNEL(cast, Tensor& y, const Tensor& x);
 
 struct ScaleParams {
   float scale = 1.0f;

@@ -85,6 +85,38 @@ void accumulate(const Exec&, const Grad& dx, const Tensor& dy, const ScaleParams
   });
 }
 
+namespace {
+template <class Work>
+void with_float_type(DType type, const Work& work) {
+  switch (type) {
+    case DType::f32: return work(0.0f);
+    case DType::bf16: return work(bf16{});
+    case DType::f16: return work(f16{});
+    default: fail(ErrorCode::unsupported, "cast: numbers are {} (wanted f32, bf16 or f16)", name_of(type));
+  }
+}
+}  // namespace
+
+void cast(const Exec&, Tensor& y, const Tensor& x) {
+  assert(y.shape() == x.shape());
+  with_float_type(y.dtype(), [&](auto to) {
+    with_float_type(x.dtype(), [&](auto from) {
+      using To = decltype(to);
+      To* out = y.data<To>();
+      const auto* in = x.data<decltype(from)>();
+      for_flat_blocks(x.elements(), [&](std::int64_t i, std::int64_t count) {
+        for (std::int64_t j = i; j < i + count; ++j) {
+          const float v = static_cast<float>(in[j]);
+          if constexpr (std::is_same_v<To, float>)
+            out[j] = v;
+          else
+            out[j] = To::from(v);
+        }
+      });
+    });
+  });
+}
+
 void copy_channels(const Exec&, const Grad& to, const Tensor& from, const ChannelParams& p) {
   const std::int64_t to_stride = to.shape().c(), from_stride = from.shape().c();
   assert(p.first_to >= 0 && p.first_to + p.count <= to_stride && p.first_from >= 0 && p.first_from + p.count <= from_stride);
@@ -100,10 +132,12 @@ void copy_channels(const Exec&, const Grad& to, const Tensor& from, const Channe
 
 VG_KERNEL_HOME(fill);
 VG_KERNEL_HOME(add);
+VG_KERNEL_HOME(cast);
 VG_KERNEL_HOME(accumulate);
 VG_KERNEL_HOME(copy_channels);
 VG_IMPL(cpu, cpu, fill);
 VG_IMPL(cpu, cpu, add);
+VG_IMPL(cpu, cpu, cast);
 VG_IMPL(cpu, cpu, accumulate);
 VG_IMPL(cpu, cpu, copy_channels);
 

@@ -81,8 +81,12 @@ const T* data_or_null_of(const Tensor& t) {
   return t.defined() ? t.data<T>() : nullptr;
 }
 template <class T>
+T* data_of(const Grad& g) {
+  return const_cast<Tensor&>(g.tensor).data<T>();
+}
+template <class T>
 T* data_or_null_of(const Grad& g) {
-  return g.wanted() ? const_cast<Tensor&>(g.tensor).data<T>() : nullptr;
+  return g.wanted() ? data_of<T>(g) : nullptr;
 }
 
 }  // namespace VG_NS

@@ -2,6 +2,7 @@
 // consecutive, so every line is fetched once), one thread works on one voxel, and the classes' sums are taken crosswise, one thread per class.
 #include "kernels/loss.h"
 
+#include "kernels/half.cuh"
 #include "kernels/reduce.cuh"
 
 namespace vg {
@@ -38,16 +39,20 @@ __device__ inline void for_tile(int voxels, int classes, Visit visit) {
     if (column >= classes) column -= classes, ++row;
   }
 }
+template <class T>
 struct CopyIn {
   float* tile;
-  const float* from;
-  __device__ void operator()(int i, int place) const { tile[place] = from[i]; }
+  const T* from;
+  __device__ void operator()(int i, int place) const { tile[place] = to_float(from[i]); }
 };
+template <class T>
 struct CopyOut {
-  float* to;
+  T* to;
   const float* tile;
   float beta;
-  __device__ void operator()(int i, int place) const { to[i] = beta != 0.0f ? beta * to[i] + tile[place] : tile[place]; }
+  __device__ void operator()(int i, int place) const {
+    to[i] = from_float<T>(beta != 0.0f ? beta * to_float(to[i]) + tile[place] : tile[place]);
+  }
 };
 
 // row := exp(row - max); returns the sum of it. `max` is handed out for the logarithm.
@@ -66,9 +71,9 @@ __device__ inline float exponentials(float* row, int classes, float* max) {
 
 // class_sums[n, c, {I, P, T}, chunk] and voxel_sums[n, {-log p, counted}, chunk]. grid: (chunks, 1, samples).
 // Shared: the tile, the sums of `groups` threads per class, one label per voxel.
-template <class Label>
+template <class T, class Label>
 __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __restrict__ class_sums, float* __restrict__ voxel_sums,
-                                                                       const float* __restrict__ logits, const Label* __restrict__ labels,
+                                                                       const T* __restrict__ logits, const Label* __restrict__ labels,
                                                                        int samples, std::int64_t voxels, std::int64_t chunk, int classes,
                                                                        int tile_size, int groups, int ignore) {
   SIMT_DYN_SHARED(float, tile);
@@ -81,7 +86,7 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __
     float of_voxels[2] = {0.0f, 0.0f};  // -log p, counted
     for (std::int64_t first = begin; first < end; first += tile_size) {
       const int count = static_cast<int>(end - first < tile_size ? end - first : tile_size);
-      for_tile(count, classes, CopyIn{tile, logits + (n * voxels + first) * classes});
+      for_tile(count, classes, CopyIn<T>{tile, logits + (n * voxels + first) * classes});
       __syncthreads();
       if (thread < count) {
         float* row = tile + thread * pitch;
@@ -152,29 +157,32 @@ __global__ __launch_bounds__(kThreads) void dice_ce_result_kernel(float* __restr
 }
 
 void dice_ce_forward(const Exec& ex, Tensor& result, Tensor& sums, const Tensor& logits, const Tensor& labels, const DiceCeParams& p) {
-  const Shape& s = logits.shape();
-  const int classes = static_cast<int>(s.c()), tile = tile_voxels(classes), samples = static_cast<int>(s.n());
-  assert(labels.elements() == s.n() * s.voxels() && sums.elements() == s.n() * classes * 3);
-  const int groups = classes < kLossThreads ? kLossThreads / classes : 1;
-  const std::int64_t voxels = s.voxels();
-  std::int64_t chunk = std::int64_t{tile} * 8;
-  if (voxels > chunk * kMaxChunks) chunk = (voxels / kMaxChunks / tile + 1) * tile;
-  const unsigned chunks = simt::blocks_for(voxels, chunk);
-  float* class_sums = ex.scratch->reserve<float>(samples * std::int64_t{chunks} * (3 * classes + 2) + 3 * classes + 2);
-  float* voxel_sums = class_sums + samples * std::int64_t{chunks} * 3 * classes;
-  float *class_total = voxel_sums + samples * std::int64_t{chunks} * 2, *voxel_total = class_total + 3 * classes;
-  const std::size_t bytes = tile_bytes(classes, groups * classes * 3 + tile);
-  const dim3 grid(chunks, 1, samples < kMaxGridYZ ? samples : kMaxGridYZ);
-  if (labels.dtype() == DType::u8)
-    VG_LAUNCH(ex, dice_ce_forward_kernel<std::uint8_t>, grid, kLossThreads, bytes, class_sums, voxel_sums, logits.data<float>(),
-              labels.data<std::uint8_t>(), samples, voxels, chunk, classes, tile, groups, p.ignore);
-  else
-    VG_LAUNCH(ex, dice_ce_forward_kernel<std::int32_t>, grid, kLossThreads, bytes, class_sums, voxel_sums, logits.data<float>(),
-              labels.data<std::int32_t>(), samples, voxels, chunk, classes, tile, groups, p.ignore);
-  sum_partials(ex, class_sums, samples, 3 * classes, chunks, sums.data<float>(), class_total, nullptr, 0.0f);
-  sum_partials(ex, voxel_sums, samples, 2, chunks, nullptr, voxel_total, nullptr, 0.0f);
-  VG_LAUNCH(ex, dice_ce_result_kernel, 1, kThreads, 0, result.data<float>(), p.per_sample ? sums.data<float>() : class_total, voxel_total,
-            p.per_sample ? samples : 1, classes, p);
+  for_float_type(logits.dtype(), "dice_ce_forward", [&](auto zero) {
+    using T = decltype(zero);
+    const Shape& s = logits.shape();
+    const int classes = static_cast<int>(s.c()), tile = tile_voxels(classes), samples = static_cast<int>(s.n());
+    assert(labels.elements() == s.n() * s.voxels() && sums.elements() == s.n() * classes * 3);
+    const int groups = classes < kLossThreads ? kLossThreads / classes : 1;
+    const std::int64_t voxels = s.voxels();
+    std::int64_t chunk = std::int64_t{tile} * 8;
+    if (voxels > chunk * kMaxChunks) chunk = (voxels / kMaxChunks / tile + 1) * tile;
+    const unsigned chunks = simt::blocks_for(voxels, chunk);
+    float* class_sums = ex.scratch->reserve<float>(samples * std::int64_t{chunks} * (3 * classes + 2) + 3 * classes + 2);
+    float* voxel_sums = class_sums + samples * std::int64_t{chunks} * 3 * classes;
+    float *class_total = voxel_sums + samples * std::int64_t{chunks} * 2, *voxel_total = class_total + 3 * classes;
+    const std::size_t bytes = tile_bytes(classes, groups * classes * 3 + tile);
+    const dim3 grid(chunks, 1, samples < kMaxGridYZ ? samples : kMaxGridYZ);
+    if (labels.dtype() == DType::u8)
+      VG_LAUNCH(ex, (dice_ce_forward_kernel<T, std::uint8_t>), grid, kLossThreads, bytes, class_sums, voxel_sums, logits.data<T>(),
+                labels.data<std::uint8_t>(), samples, voxels, chunk, classes, tile, groups, p.ignore);
+    else
+      VG_LAUNCH(ex, (dice_ce_forward_kernel<T, std::int32_t>), grid, kLossThreads, bytes, class_sums, voxel_sums, logits.data<T>(),
+                labels.data<std::int32_t>(), samples, voxels, chunk, classes, tile, groups, p.ignore);
+    sum_partials(ex, class_sums, samples, 3 * classes, chunks, sums.data<float>(), class_total, nullptr, 0.0f);
+    sum_partials(ex, voxel_sums, samples, 2, chunks, nullptr, voxel_total, nullptr, 0.0f);
+    VG_LAUNCH(ex, dice_ce_result_kernel, 1, kThreads, 0, result.data<float>(), p.per_sample ? sums.data<float>() : class_total, voxel_total,
+              p.per_sample ? samples : 1, classes, p);
+  });
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------------------------------------
@@ -205,12 +213,11 @@ __global__ __launch_bounds__(kThreads) void dice_slopes_kernel(float2* __restric
 }
 
 // dlogit_c = scale (ce_weight / counted (p_c - t_c) + p_c (g_c - sum over k of p_k g_k)),  g_c = a_c t_c + b_c. Shared: the tile, the sample's slopes.
-template <class Label>
-__global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(float* dlogits, const float* logits,
-                                                                        const Label* __restrict__ labels, const float2* __restrict__ slopes,
-                                                                        const float* __restrict__ result, const float* __restrict__ scale,
-                                                                        float beta, int samples, std::int64_t voxels, int classes,
-                                                                        int tile_size, DiceCeParams p) {
+template <class T, class Label>
+__global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(T* dlogits, const T* logits, const Label* __restrict__ labels,
+                                                                        const float2* __restrict__ slopes, const float* __restrict__ result,
+                                                                        const float* __restrict__ scale, float beta, int samples,
+                                                                        std::int64_t voxels, int classes, int tile_size, DiceCeParams p) {
   SIMT_DYN_SHARED(float, tile);
   const int pitch = pitch_of(classes), thread = static_cast<int>(threadIdx.x);
   float *label_slope = tile + tile_size * pitch, *slope = label_slope + classes;
@@ -224,7 +231,7 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(float* d
       slope[c] = both.y;
     }
     const std::int64_t at = (n * voxels + first) * classes;
-    for_tile(count, classes, CopyIn{tile, logits + at});
+    for_tile(count, classes, CopyIn<T>{tile, logits + at});
     __syncthreads();
     if (thread < count) {
       float* row = tile + thread * pitch;
@@ -245,41 +252,45 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(float* d
       }
     }
     __syncthreads();
-    for_tile(count, classes, CopyOut{dlogits + at, tile, beta});
+    for_tile(count, classes, CopyOut<T>{dlogits + at, tile, beta});
     __syncthreads();
   }
 }
 
 void dice_ce_backward(const Exec& ex, const Grad& dlogits, const Tensor& logits, const Tensor& labels, const Tensor& sums,
                       const Tensor& result, const Tensor& scale, const DiceCeParams& p) {
-  if (!dlogits.wanted()) return;
-  const Shape& s = logits.shape();
-  const int classes = static_cast<int>(s.c()), tile = tile_voxels(classes), samples = static_cast<int>(s.n());
-  assert(dlogits.shape() == s && labels.elements() == s.n() * s.voxels());
-  const std::int64_t sets = p.per_sample ? samples : 1, pairs = sets * classes;
-  float2* slopes = ex.scratch->reserve<float2>(pairs + 2 * std::int64_t{samples} * classes);  // 3 floats of work are less than 2 float2
-  VG_LAUNCH(ex, dice_slopes_kernel, flat_blocks(pairs, false), kThreads, 0, slopes, reinterpret_cast<float*>(slopes + pairs),
-            sums.data<float>(), samples, classes, p);
-  const std::size_t bytes = tile_bytes(classes, 2 * classes);
-  const dim3 grid(simt::blocks_for(s.voxels(), tile), 1, samples < kMaxGridYZ ? samples : kMaxGridYZ);
-  if (labels.dtype() == DType::u8)
-    VG_LAUNCH(ex, dice_ce_backward_kernel<std::uint8_t>, grid, kLossThreads, bytes, dlogits.data(), logits.data<float>(),
-              labels.data<std::uint8_t>(), slopes, result.data<float>(), scale.data<float>(), dlogits.beta, samples, s.voxels(), classes,
-              tile, p);
-  else
-    VG_LAUNCH(ex, dice_ce_backward_kernel<std::int32_t>, grid, kLossThreads, bytes, dlogits.data(), logits.data<float>(),
-              labels.data<std::int32_t>(), slopes, result.data<float>(), scale.data<float>(), dlogits.beta, samples, s.voxels(), classes,
-              tile, p);
+  for_float_type(logits.dtype(), "dice_ce_backward", [&](auto zero) {
+    using T = decltype(zero);
+    if (!dlogits.wanted()) return;
+    const Shape& s = logits.shape();
+    const int classes = static_cast<int>(s.c()), tile = tile_voxels(classes), samples = static_cast<int>(s.n());
+    assert(dlogits.shape() == s && labels.elements() == s.n() * s.voxels());
+    const std::int64_t sets = p.per_sample ? samples : 1, pairs = sets * classes;
+    float2* slopes = ex.scratch->reserve<float2>(pairs + 2 * std::int64_t{samples} * classes);  // 3 floats of work are less than 2 float2
+    VG_LAUNCH(ex, dice_slopes_kernel, flat_blocks(pairs, false), kThreads, 0, slopes, reinterpret_cast<float*>(slopes + pairs),
+              sums.data<float>(), samples, classes, p);
+    const std::size_t bytes = tile_bytes(classes, 2 * classes);
+    const dim3 grid(simt::blocks_for(s.voxels(), tile), 1, samples < kMaxGridYZ ? samples : kMaxGridYZ);
+    if (labels.dtype() == DType::u8)
+      VG_LAUNCH(ex, (dice_ce_backward_kernel<T, std::uint8_t>), grid, kLossThreads, bytes, data_of<T>(dlogits), logits.data<T>(),
+                labels.data<std::uint8_t>(), slopes, result.data<float>(), scale.data<float>(), dlogits.beta, samples, s.voxels(), classes,
+                tile, p);
+    else
+      VG_LAUNCH(ex, (dice_ce_backward_kernel<T, std::int32_t>), grid, kLossThreads, bytes, data_of<T>(dlogits), logits.data<T>(),
+                labels.data<std::int32_t>(), slopes, result.data<float>(), scale.data<float>(), dlogits.beta, samples, s.voxels(), classes,
+                tile, p);
+  });
 }
 
 // ---- softmax, argmax -----------------------------------------------------------------------------------------------------------------------------
 
 // rows: voxels of all samples. No __restrict__: y may be x; a block has its whole tile before it writes.
-__global__ __launch_bounds__(kLossThreads) void softmax_kernel(float* y, const float* x, std::int64_t rows, int classes, int tile_size) {
+template <class T>
+__global__ __launch_bounds__(kLossThreads) void softmax_kernel(T* y, const T* x, std::int64_t rows, int classes, int tile_size) {
   SIMT_DYN_SHARED(float, tile);
   const std::int64_t first = blockIdx.x * static_cast<std::int64_t>(tile_size);
   const int count = static_cast<int>(rows - first < tile_size ? rows - first : tile_size), thread = static_cast<int>(threadIdx.x);
-  for_tile(count, classes, CopyIn{tile, x + first * classes});
+  for_tile(count, classes, CopyIn<T>{tile, x + first * classes});
   __syncthreads();
   if (thread < count) {
     float *row = tile + thread * pitch_of(classes), max;
@@ -287,24 +298,27 @@ __global__ __launch_bounds__(kLossThreads) void softmax_kernel(float* y, const f
     for (int c = 0; c < classes; ++c) row[c] *= inverse;
   }
   __syncthreads();
-  for_tile(count, classes, CopyOut{y + first * classes, tile, 0.0f});
+  for_tile(count, classes, CopyOut<T>{y + first * classes, tile, 0.0f});
 }
 
 void softmax(const Exec& ex, Tensor& y, const Tensor& x) {
-  assert(y.shape() == x.shape());
-  const int classes = static_cast<int>(x.shape()[x.shape().rank() - 1]), tile = tile_voxels(classes);
-  const std::int64_t rows = x.elements() / classes;
-  VG_LAUNCH(ex, softmax_kernel, simt::blocks_for(rows, tile), kLossThreads, tile_bytes(classes, 0), y.data<float>(), x.data<float>(), rows,
-            classes, tile);
+  for_float_type(x.dtype(), "softmax", [&](auto zero) {
+    using T = decltype(zero);
+    assert(y.shape() == x.shape());
+    const int classes = static_cast<int>(x.shape()[x.shape().rank() - 1]), tile = tile_voxels(classes);
+    const std::int64_t rows = x.elements() / classes;
+    VG_LAUNCH(ex, softmax_kernel<T>, simt::blocks_for(rows, tile), kLossThreads, tile_bytes(classes, 0), y.data<T>(), x.data<T>(), rows,
+              classes, tile);
+  });
 }
 
-template <class Label>
-__global__ __launch_bounds__(kLossThreads) void argmax_kernel(Label* __restrict__ labels, const float* __restrict__ logits,
-                                                              std::int64_t rows, int classes, int tile_size) {
+template <class T, class Label>
+__global__ __launch_bounds__(kLossThreads) void argmax_kernel(Label* __restrict__ labels, const T* __restrict__ logits, std::int64_t rows,
+                                                              int classes, int tile_size) {
   SIMT_DYN_SHARED(float, tile);
   const std::int64_t first = blockIdx.x * static_cast<std::int64_t>(tile_size);
   const int count = static_cast<int>(rows - first < tile_size ? rows - first : tile_size), thread = static_cast<int>(threadIdx.x);
-  for_tile(count, classes, CopyIn{tile, logits + first * classes});
+  for_tile(count, classes, CopyIn<T>{tile, logits + first * classes});
   __syncthreads();
   if (thread >= count) return;
   const float* row = tile + thread * pitch_of(classes);
@@ -314,17 +328,20 @@ __global__ __launch_bounds__(kLossThreads) void argmax_kernel(Label* __restrict_
 }
 
 void argmax(const Exec& ex, Tensor& labels, const Tensor& logits) {
-  const int classes = static_cast<int>(logits.shape().c()), tile = tile_voxels(classes);
-  const std::int64_t rows = labels.elements();
-  assert(rows * classes == logits.elements() && (labels.dtype() == DType::i32 || classes <= 256));
-  const std::size_t bytes = tile_bytes(classes, 0);
-  const unsigned blocks = simt::blocks_for(rows, tile);
-  if (labels.dtype() == DType::u8)
-    VG_LAUNCH(ex, argmax_kernel<std::uint8_t>, blocks, kLossThreads, bytes, labels.data<std::uint8_t>(), logits.data<float>(), rows,
-              classes, tile);
-  else
-    VG_LAUNCH(ex, argmax_kernel<std::int32_t>, blocks, kLossThreads, bytes, labels.data<std::int32_t>(), logits.data<float>(), rows,
-              classes, tile);
+  for_float_type(logits.dtype(), "argmax", [&](auto zero) {
+    using T = decltype(zero);
+    const int classes = static_cast<int>(logits.shape().c()), tile = tile_voxels(classes);
+    const std::int64_t rows = labels.elements();
+    assert(rows * classes == logits.elements() && (labels.dtype() == DType::i32 || classes <= 256));
+    const std::size_t bytes = tile_bytes(classes, 0);
+    const unsigned blocks = simt::blocks_for(rows, tile);
+    if (labels.dtype() == DType::u8)
+      VG_LAUNCH(ex, (argmax_kernel<T, std::uint8_t>), blocks, kLossThreads, bytes, labels.data<std::uint8_t>(), logits.data<T>(), rows,
+                classes, tile);
+    else
+      VG_LAUNCH(ex, (argmax_kernel<T, std::int32_t>), blocks, kLossThreads, bytes, labels.data<std::int32_t>(), logits.data<T>(), rows,
+                classes, tile);
+  });
 }
 
 }  // namespace VG_NS

@@ -3,6 +3,7 @@
 #include "kernels/norm.h"
 
 #include "kernels/activation.cuh"
+#include "kernels/half.cuh"
 #include "kernels/reduce.cuh"
 
 namespace vg {
@@ -39,14 +40,14 @@ struct MomentsOf {
 };
 
 // partial[n, c, chunk] = (mean, m2). A thread takes four rows at a time: four loads in flight, and one division for all of them.
-template <int V>
-__global__ __launch_bounds__(kThreads) void norm_moments_kernel(float2* __restrict__ partial, const float* __restrict__ x, int samples,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads) void norm_moments_kernel(float2* __restrict__ partial, const T* __restrict__ x, int samples,
                                                                 std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
     MomentsOf<V> all{};
-    const float* column = x + n * voxels * channels + c.first;
+    const T* column = x + n * voxels * channels + c.first;
     std::int64_t r = c.active ? begin + c.row : end;
     for (; r + 3 * c.rows < end; r += 4 * c.rows) {
       Pack<V> row[4];
@@ -117,16 +118,19 @@ __global__ __launch_bounds__(kThreads) void norm_statistics_kernel(float* __rest
 }
 
 void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x, const NormParams& p) {
-  const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
-  assert(mean.shape() == rstd.shape() && mean.shape()[1] == channels && (mean.shape()[0] == 1 || mean.shape()[0] == samples));
-  const float* in = x.data<float>();
-  const bool fours = in_fours(channels, in);
-  const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
-  float2* partial = ex.scratch->reserve<float2>(samples * channels * g.chunks);
-  const auto norm_moments_any = fours ? norm_moments_kernel<4> : norm_moments_kernel<1>;
-  VG_LAUNCH(ex, norm_moments_any, g.grid(samples), kThreads, 0, partial, in, static_cast<int>(samples), channels, voxels, g.chunk);
-  VG_LAUNCH(ex, norm_statistics_kernel, simt::blocks_for(channels, 1), kThreads, 0, mean.data<float>(), rstd.data<float>(), partial,
-            static_cast<int>(samples), voxels, g.chunk, static_cast<int>(g.chunks), mean.shape()[0] == 1, p.eps);
+  for_float_type(x.dtype(), "norm_statistics", [&](auto zero) {
+    using T = decltype(zero);
+    const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
+    assert(mean.shape() == rstd.shape() && mean.shape()[1] == channels && (mean.shape()[0] == 1 || mean.shape()[0] == samples));
+    const T* in = x.data<T>();
+    const bool fours = in_fours(channels, in);
+    const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
+    float2* partial = ex.scratch->reserve<float2>(samples * channels * g.chunks);
+    const auto norm_moments_any = fours ? norm_moments_kernel<4, T> : norm_moments_kernel<1, T>;
+    VG_LAUNCH(ex, norm_moments_any, g.grid(samples), kThreads, 0, partial, in, static_cast<int>(samples), channels, voxels, g.chunk);
+    VG_LAUNCH(ex, norm_statistics_kernel, simt::blocks_for(channels, 1), kThreads, 0, mean.data<float>(), rstd.data<float>(), partial,
+              static_cast<int>(samples), voxels, g.chunk, static_cast<int>(g.chunks), mean.shape()[0] == 1, p.eps);
+  });
 }
 
 // ---- forward -------------------------------------------------------------------------------------------------------------------------------------
@@ -162,8 +166,8 @@ struct Place {
 };
 
 // stride: from sample to sample in mean and rstd, 0 for batch statistics. y may be x.
-template <int V>
-__global__ __launch_bounds__(kThreads, 4) void norm_apply_kernel(float* y, const float* x, const float* __restrict__ mean,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 4) void norm_apply_kernel(T* y, const T* x, const float* __restrict__ mean,
                                                                  const float* __restrict__ rstd, const float* __restrict__ gamma,
                                                                  const float* __restrict__ beta, std::int64_t stride, Activation f,
                                                                  int samples, std::int64_t channels, std::int64_t voxels,
@@ -185,22 +189,25 @@ __global__ __launch_bounds__(kThreads, 4) void norm_apply_kernel(float* y, const
 
 void norm_apply(const Exec& ex, Tensor& y, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta,
                 const NormParams& p) {
-  const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
-  assert(y.shape() == x.shape() && p.activation.kind != ActivationKind::prelu);
-  const bool fours = in_fours(channels, y.data<float>(), x.data<float>());
-  const ColumnGrid g = column_grid(voxels, channels, fours);
-  const auto norm_apply_any = fours ? norm_apply_kernel<4> : norm_apply_kernel<1>;
-  VG_LAUNCH(ex, norm_apply_any, g.grid(samples), kThreads, 0, y.data<float>(), x.data<float>(), mean.data<float>(), rstd.data<float>(),
-            data_or_null(gamma), data_or_null(beta), mean.shape()[0] == 1 ? std::int64_t{0} : channels, p.activation,
-            static_cast<int>(samples), channels, voxels, g.chunk);
+  for_float_type(x.dtype(), "norm_apply", [&](auto zero) {
+    using T = decltype(zero);
+    const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
+    assert(y.shape() == x.shape() && p.activation.kind != ActivationKind::prelu);
+    const bool fours = in_fours(channels, y.data<T>(), x.data<T>());
+    const ColumnGrid g = column_grid(voxels, channels, fours);
+    const auto norm_apply_any = fours ? norm_apply_kernel<4, T> : norm_apply_kernel<1, T>;
+    VG_LAUNCH(ex, norm_apply_any, g.grid(samples), kThreads, 0, y.data<T>(), x.data<T>(), mean.data<float>(), rstd.data<float>(),
+              data_or_null(gamma), data_or_null(beta), mean.shape()[0] == 1 ? std::int64_t{0} : channels, p.activation,
+              static_cast<int>(samples), channels, voxels, g.chunk);
+  });
 }
 
 // ---- backward ------------------------------------------------------------------------------------------------------------------------------------
 
 // partial[0, n, c, chunk] = sum of dz, partial[1, n, c, chunk] = sum of dz h, with dz = dy f'(z).
-template <int V>
-__global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __restrict__ partial, const float* __restrict__ dy,
-                                                                      const float* __restrict__ x, const float* __restrict__ mean,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __restrict__ partial, const T* __restrict__ dy,
+                                                                      const T* __restrict__ x, const float* __restrict__ mean,
                                                                       const float* __restrict__ rstd, const float* __restrict__ gamma,
                                                                       const float* __restrict__ beta, std::int64_t stride, Activation f,
                                                                       bool from_output, int samples, std::int64_t channels,
@@ -235,14 +242,14 @@ __global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __r
 }
 
 // sum_dz, sum_dzh: (N, C) or (1, C) with stride 0; null when mean and rstd are constants. count: voxels in each sum. dx may be dy's memory.
-template <int V>
-__global__ __launch_bounds__(kThreads) void norm_backward_kernel(float* dx, const float* dy, const float* __restrict__ x,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads) void norm_backward_kernel(T* dx, const T* dy, const T* __restrict__ x,
                                                                  const float* __restrict__ mean, const float* __restrict__ rstd,
                                                                  const float* __restrict__ gamma, const float* __restrict__ beta,
                                                                  std::int64_t stride, const float* __restrict__ sum_dz,
                                                                  const float* __restrict__ sum_dzh, float count, Activation f,
-                                                                 bool from_output, float keep, int samples, std::int64_t channels, std::int64_t voxels,
-                                                                 std::int64_t chunk) {
+                                                                 bool from_output, float keep, int samples, std::int64_t channels,
+                                                                 std::int64_t voxels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
@@ -271,37 +278,41 @@ __global__ __launch_bounds__(kThreads) void norm_backward_kernel(float* dx, cons
 
 void norm_backward(const Exec& ex, const Grad& dx, const Grad& dgamma, const Grad& dbeta, const Tensor& dy, const Tensor& x,
                    const Tensor& mean, const Tensor& rstd, const Tensor& gamma, const Tensor& beta, const NormParams& p) {
-  const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
-  assert(dy.shape() == x.shape() && p.activation.kind != ActivationKind::prelu);
-  const bool batch = mean.shape()[0] == 1, coupled = dx.wanted() && !p.constant;  // coupled: every dx depends on all dy of its channel
-  const std::int64_t stride = batch ? 0 : channels;
-  const float *g = dy.data<float>(), *in = x.data<float>(), *gammas = data_or_null(gamma), *betas = data_or_null(beta);
-  float* out = dx.wanted() ? dx.data() : nullptr;
-  const bool fours = in_fours(channels, out, g, in);
+  for_float_type(x.dtype(), "norm_backward", [&](auto zero) {
+    using T = decltype(zero);
+    const std::int64_t channels = x.shape().c(), voxels = x.shape().voxels(), samples = x.shape().n();
+    assert(dy.shape() == x.shape() && p.activation.kind != ActivationKind::prelu);
+    const bool batch = mean.shape()[0] == 1, coupled = dx.wanted() && !p.constant;  // coupled: every dx depends on all dy of its channel
+    const std::int64_t stride = batch ? 0 : channels;
+    const T *g = dy.data<T>(), *in = x.data<T>();
+    const float *gammas = data_or_null(gamma), *betas = data_or_null(beta);
+    T* out = data_or_null_of<T>(dx);
+    const bool fours = in_fours(channels, out, g, in);
 
-  const float *sum_dz = nullptr, *sum_dzh = nullptr;
-  if (coupled || dgamma.wanted() || dbeta.wanted()) {
-    const ColumnGrid grid = column_grid(voxels, channels, fours, kMaxChunks);
-    const std::int64_t partials = samples * channels * grid.chunks;
-    float* partial = ex.scratch->reserve<float>(2 * partials + 2 * samples * channels + 2 * channels);
-    float *sample = partial + 2 * partials, *total = sample + 2 * samples * channels;
-    const auto norm_backward_sums_any = fours ? norm_backward_sums_kernel<4> : norm_backward_sums_kernel<1>;
-    VG_LAUNCH(ex, norm_backward_sums_any, grid.grid(samples), kThreads, 0, partial, g, in, mean.data<float>(), rstd.data<float>(), gammas,
-              betas, stride, p.activation, p.from_output, static_cast<int>(samples), channels, voxels, grid.chunk);
-    sum_partials(ex, partial, samples, channels, grid.chunks, sample, total, dbeta.wanted() ? dbeta.data() : nullptr, dbeta.beta);
-    sum_partials(ex, partial + partials, samples, channels, grid.chunks, sample + samples * channels, total + channels,
-                 dgamma.wanted() ? dgamma.data() : nullptr, dgamma.beta);
-    if (coupled) {
-      sum_dz = batch ? total : sample;
-      sum_dzh = batch ? total + channels : sample + samples * channels;
+    const float *sum_dz = nullptr, *sum_dzh = nullptr;
+    if (coupled || dgamma.wanted() || dbeta.wanted()) {
+      const ColumnGrid grid = column_grid(voxels, channels, fours, kMaxChunks);
+      const std::int64_t partials = samples * channels * grid.chunks;
+      float* partial = ex.scratch->reserve<float>(2 * partials + 2 * samples * channels + 2 * channels);
+      float *sample = partial + 2 * partials, *total = sample + 2 * samples * channels;
+      const auto norm_backward_sums_any = fours ? norm_backward_sums_kernel<4, T> : norm_backward_sums_kernel<1, T>;
+      VG_LAUNCH(ex, norm_backward_sums_any, grid.grid(samples), kThreads, 0, partial, g, in, mean.data<float>(), rstd.data<float>(), gammas,
+                betas, stride, p.activation, p.from_output, static_cast<int>(samples), channels, voxels, grid.chunk);
+      sum_partials(ex, partial, samples, channels, grid.chunks, sample, total, dbeta.wanted() ? dbeta.data() : nullptr, dbeta.beta);
+      sum_partials(ex, partial + partials, samples, channels, grid.chunks, sample + samples * channels, total + channels,
+                   dgamma.wanted() ? dgamma.data() : nullptr, dgamma.beta);
+      if (coupled) {
+        sum_dz = batch ? total : sample;
+        sum_dzh = batch ? total + channels : sample + samples * channels;
+      }
     }
-  }
-  if (!out) return;
-  const ColumnGrid grid = column_grid(voxels, channels, fours);
-  const auto norm_backward_any = fours ? norm_backward_kernel<4> : norm_backward_kernel<1>;
-  VG_LAUNCH(ex, norm_backward_any, grid.grid(samples), kThreads, 0, out, g, in, mean.data<float>(), rstd.data<float>(), gammas, betas,
-            stride, sum_dz, sum_dzh, static_cast<float>(batch ? samples * voxels : voxels), p.activation, p.from_output, dx.beta,
-            static_cast<int>(samples), channels, voxels, grid.chunk);
+    if (!out) return;
+    const ColumnGrid grid = column_grid(voxels, channels, fours);
+    const auto norm_backward_any = fours ? norm_backward_kernel<4, T> : norm_backward_kernel<1, T>;
+    VG_LAUNCH(ex, norm_backward_any, grid.grid(samples), kThreads, 0, out, g, in, mean.data<float>(), rstd.data<float>(), gammas, betas,
+              stride, sum_dz, sum_dzh, static_cast<float>(batch ? samples * voxels : voxels), p.activation, p.from_output, dx.beta,
+              static_cast<int>(samples), channels, voxels, grid.chunk);
+  });
 }
 
 // ---- running statistics: a handful of numbers ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ __global__ __launch_bounds__(kThreads) void adam_step_kernel(float* __restrict__
                                                              std::int64_t n) {
   const float rate = scalars[kLearningRate], step = rate / scalars[kBias1], bias2 = scalars[kBias2], scale = scalars[kGradScale],
               beta1 = scalars[kBeta1];
+  if (scalars[kSkip] != 0.0f) return;
   const float keep = p.decoupled ? 1.0f - rate * p.weight_decay : 1.0f, decay = p.decoupled ? 0.0f : p.weight_decay;
   for (std::int64_t i = flat_begin<V>(); i < n; i += flat_step<V>()) {
     Pack<V> pw = load<V>(w + i), pm = load<V>(m + i), pv = load<V>(v + i);
@@ -43,6 +44,7 @@ template <int V>
 __global__ __launch_bounds__(kThreads) void sgd_step_kernel(float* __restrict__ w, float* __restrict__ m, const float* __restrict__ g,
                                                             const float* __restrict__ scalars, SgdParams p, std::int64_t n) {
   const float rate = scalars[kLearningRate], scale = scalars[kGradScale], momentum = scalars[kBeta1];
+  if (scalars[kSkip] != 0.0f) return;
   for (std::int64_t i = flat_begin<V>(); i < n; i += flat_step<V>()) {
     Pack<V> pw = load<V>(w + i), pm = load<V>(m + i);
     const Pack<V> pg = load<V>(g + i);
@@ -101,11 +103,34 @@ void clip_scale(const Exec& ex, Tensor& scalars, const Tensor& sum, const ClipPa
   VG_LAUNCH(ex, clip_scale_kernel, 1, 32, 0, scalars.data<float>(), sum.data<float>(), p);
 }
 
+__global__ __launch_bounds__(32) void loss_scale_step_kernel(float* scalars, float* state, const float* sum, LossScaleParams p) {
+  if (threadIdx.x != 0) return;
+  const float total = sum[0], scale = state[kScale], norm = sqrtf(total) / scale, factor = p.max_norm / (norm + 1e-6f);
+  if (total - total == 0.0f) {  // finite
+    scalars[kGradScale] = (p.max_norm > 0.0f && factor < 1.0f ? factor : 1.0f) / scale;
+    scalars[kSkip] = 0.0f;
+    const bool grows = state[kGoodSteps] + 1.0f >= static_cast<float>(p.interval);
+    state[kScale] = grows ? scale * p.growth : scale;
+    state[kGoodSteps] = grows ? 0.0f : state[kGoodSteps] + 1.0f;
+  } else {
+    scalars[kSkip] = 1.0f;
+    state[kScale] = scale * p.backoff;
+    state[kGoodSteps] = 0.0f;
+    state[kSkippedSteps] += 1.0f;
+  }
+}
+
+void loss_scale_step(const Exec& ex, Tensor& scalars, Tensor& state, const Tensor& sum, const LossScaleParams& p) {
+  assert(scalars.elements() == kOptimScalars && state.elements() == kLossScaleState);
+  VG_LAUNCH(ex, loss_scale_step_kernel, 1, 32, 0, scalars.data<float>(), state.data<float>(), sum.data<float>(), p);
+}
+
 }  // namespace VG_NS
 
 VG_DEVICE_IMPL(adam_step);
 VG_DEVICE_IMPL(sgd_step);
 VG_DEVICE_IMPL(sum_squares);
 VG_DEVICE_IMPL(clip_scale);
+VG_DEVICE_IMPL(loss_scale_step);
 
 }  // namespace vg

@@ -6,7 +6,8 @@
 namespace vg {
 
 // scalars: (kOptimScalars) f32 on the device. kBias1 = 1 - beta1^t, kBias2 = 1 - beta2^t; beta1 is here because one-cycle schedules move it.
-enum OptimScalar { kLearningRate = 0, kBias1 = 1, kBias2 = 2, kGradScale = 3, kBeta1 = 4, kOptimScalars = 5 };
+// kSkip: not 0 when the step is to be left out, w, m and v as they are (loss_scale_step saw an overflow).
+enum OptimScalar { kLearningRate = 0, kBias1 = 1, kBias2 = 2, kGradScale = 3, kBeta1 = 4, kSkip = 5, kOptimScalars = 6 };
 
 struct AdamParams {
   float beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.0f;
@@ -27,10 +28,22 @@ VG_KERNEL(sgd_step, Tensor& w, Tensor& m, const Tensor& g, const Tensor& scalars
 VG_KERNEL(sum_squares, Tensor& out, const Tensor& x);
 
 struct ClipParams {
-  float max_norm = 0.0f;      // 0: no clipping
+  float max_norm = 0.0f;       // 0: no clipping
   float inverse_scale = 1.0f;  // 1 / loss scale
 };
 // scalars[kGradScale] = inverse_scale * min(1, max_norm / (norm + 1e-6)),  norm = sqrt(sum) inverse_scale      (PyTorch's clip_grad_norm_)
 VG_KERNEL(clip_scale, Tensor& scalars, const Tensor& sum, const ClipParams& p);
+
+// Dynamic loss scaling (Micikevicius et al., arXiv:1710.03740): f16 gradients are computed of scale * loss, so that small ones do not become 0.
+// state: (kLossScaleState) f32 on the device; nothing of it has to come to the host. sum: sum of squares of the scaled gradient.
+//   finite sum: scalars[kGradScale] = min(1, max_norm / (norm + 1e-6)) / scale, scalars[kSkip] = 0; after `interval` such steps in a row scale *= growth
+//   otherwise:  scalars[kSkip] = 1, scale *= backoff
+enum LossScaleState { kScale = 0, kGoodSteps = 1, kSkippedSteps = 2, kLossScaleState = 3 };
+struct LossScaleParams {
+  float growth = 2.0f, backoff = 0.5f;
+  std::int32_t interval = 2000;
+  float max_norm = 0.0f;  // of the gradient, as in ClipParams
+};
+VG_KERNEL(loss_scale_step, Tensor& scalars, Tensor& state, const Tensor& sum, const LossScaleParams& p);
 
 }  // namespace vg

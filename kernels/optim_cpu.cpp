@@ -81,6 +81,7 @@ namespace cpu {
 void adam_step(const Exec&, Tensor& w, Tensor& m, Tensor& v, const Tensor& g, const Tensor& scalars, const AdamParams& p) {
   assert(w.elements() == m.elements() && w.elements() == v.elements() && w.elements() == g.elements() &&
          scalars.elements() == kOptimScalars);
+  if (scalars.data<float>()[kSkip] != 0.0f) return;
   for_flat_blocks(w.elements(), [&](std::int64_t i, std::int64_t count) {
     HWY_DYNAMIC_DISPATCH(adam_floats)
     (w.data<float>() + i, m.data<float>() + i, v.data<float>() + i, g.data<float>() + i, scalars.data<float>(), p, count);
@@ -89,6 +90,7 @@ void adam_step(const Exec&, Tensor& w, Tensor& m, Tensor& v, const Tensor& g, co
 
 void sgd_step(const Exec&, Tensor& w, Tensor& m, const Tensor& g, const Tensor& scalars, const SgdParams& p) {
   assert(w.elements() == g.elements() && m.elements() == w.elements() && scalars.elements() == kOptimScalars);
+  if (scalars.data<float>()[kSkip] != 0.0f) return;
   for_flat_blocks(w.elements(), [&](std::int64_t i, std::int64_t count) {
     HWY_DYNAMIC_DISPATCH(sgd_floats)(w.data<float>() + i, m.data<float>() + i, g.data<float>() + i, scalars.data<float>(), p, count);
   });
@@ -110,16 +112,35 @@ void clip_scale(const Exec&, Tensor& scalars, const Tensor& sum, const ClipParam
   scalars.data<float>()[kGradScale] = p.max_norm <= 0.0f || ratio >= 1.0f ? p.inverse_scale : p.inverse_scale * ratio;
 }
 
+void loss_scale_step(const Exec&, Tensor& scalar_values, Tensor& state_values, const Tensor& sum, const LossScaleParams& p) {
+  float *scalars = scalar_values.data<float>(), *state = state_values.data<float>();
+  const float total = sum.data<float>()[0], scale = state[kScale], norm = std::sqrt(total) / scale, factor = p.max_norm / (norm + 1e-6f);
+  if (total - total == 0.0f) {  // finite
+    scalars[kGradScale] = (p.max_norm > 0.0f && factor < 1.0f ? factor : 1.0f) / scale;
+    scalars[kSkip] = 0.0f;
+    const bool grows = state[kGoodSteps] + 1.0f >= static_cast<float>(p.interval);
+    state[kScale] = grows ? scale * p.growth : scale;
+    state[kGoodSteps] = grows ? 0.0f : state[kGoodSteps] + 1.0f;
+  } else {
+    scalars[kSkip] = 1.0f;
+    state[kScale] = scale * p.backoff;
+    state[kGoodSteps] = 0.0f;
+    state[kSkippedSteps] += 1.0f;
+  }
+}
+
 }  // namespace cpu
 
 VG_KERNEL_HOME(adam_step);
 VG_KERNEL_HOME(sgd_step);
 VG_KERNEL_HOME(sum_squares);
 VG_KERNEL_HOME(clip_scale);
+VG_KERNEL_HOME(loss_scale_step);
 VG_IMPL(cpu, cpu, adam_step);
 VG_IMPL(cpu, cpu, sgd_step);
 VG_IMPL(cpu, cpu, sum_squares);
 VG_IMPL(cpu, cpu, clip_scale);
+VG_IMPL(cpu, cpu, loss_scale_step);
 
 }  // namespace vg
 #endif

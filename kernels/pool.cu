@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "kernels/device.cuh"
+#include "kernels/half.cuh"
 
 namespace vg {
 namespace VG_NS {
@@ -22,15 +22,14 @@ __device__ inline Window window_at(int output, int kernel, int stride, int pad, 
 }
 
 // grid: (chunks of output voxels, groups of channels, samples).
-template <int V>
-__global__ __launch_bounds__(kThreads, 3) void maxpool_forward_kernel(float* __restrict__ y, const float* __restrict__ x, PoolParams p,
-                                                                      Extent out, Extent in, int samples, std::int64_t channels,
-                                                                      std::int64_t chunk) {
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 3) void maxpool_forward_kernel(T* __restrict__ y, const T* __restrict__ x, PoolParams p, Extent out,
+                                                                      Extent in, int samples, std::int64_t channels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < out.voxels() ? begin + chunk : out.voxels();
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
-    const float* sample = x + n * in.voxels() * channels + c.first;
+    const T* sample = x + n * in.voxels() * channels + c.first;
     for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
       const Voxel z = voxel_at(r, out);
       const Window d = window_at(z.d, p.kernel[0], p.stride[0], p.pad[0], in.d),
@@ -40,7 +39,7 @@ __global__ __launch_bounds__(kThreads, 3) void maxpool_forward_kernel(float* __r
       SIMT_UNROLL for (int j = 0; j < V; ++j) best.v[j] = -INFINITY;
       for (int a = d.begin; a < d.end; ++a) {
         for (int b = h.begin; b < h.end; ++b) {
-          const float* line = sample + row_at(a, b, 0, in) * channels;
+          const T* line = sample + row_at(a, b, 0, in) * channels;
           for (int k = w.begin; k < w.end; ++k) {
             const Pack<V> value = load<V>(line + k * channels);
             SIMT_UNROLL for (int j = 0; j < V; ++j) best.v[j] = takes_lead(value.v[j], best.v[j]) ? value.v[j] : best.v[j];
@@ -53,13 +52,16 @@ __global__ __launch_bounds__(kThreads, 3) void maxpool_forward_kernel(float* __r
 }
 
 void maxpool_forward(const Exec& ex, Tensor& y, const Tensor& x, const PoolParams& p) {
-  const std::int64_t channels = x.shape().c();
-  assert(y.shape().n() == x.shape().n() && y.shape().c() == channels);
-  const bool fours = in_fours(channels, y.data<float>(), x.data<float>());
-  const ColumnGrid g = column_grid(y.shape().voxels(), channels, fours);
-  const auto maxpool_forward_any = fours ? maxpool_forward_kernel<4> : maxpool_forward_kernel<1>;
-  VG_LAUNCH(ex, maxpool_forward_any, g.grid(x.shape().n()), kThreads, 0, y.data<float>(), x.data<float>(), p, extent_of(y.shape()),
-            extent_of(x.shape()), static_cast<int>(x.shape().n()), channels, g.chunk);
+  for_float_type(x.dtype(), "maxpool_forward", [&](auto zero) {
+    using T = decltype(zero);
+    const std::int64_t channels = x.shape().c();
+    assert(y.shape().n() == x.shape().n() && y.shape().c() == channels);
+    const bool fours = in_fours(channels, y.data<T>(), x.data<T>());
+    const ColumnGrid g = column_grid(y.shape().voxels(), channels, fours);
+    const auto maxpool_forward_any = fours ? maxpool_forward_kernel<4, T> : maxpool_forward_kernel<1, T>;
+    VG_LAUNCH(ex, maxpool_forward_any, g.grid(x.shape().n()), kThreads, 0, y.data<T>(), x.data<T>(), p, extent_of(y.shape()),
+              extent_of(x.shape()), static_cast<int>(x.shape().n()), channels, g.chunk);
+  });
 }
 
 // The outputs whose windows cover `input`: output * stride - pad <= input < output * stride - pad + kernel.
@@ -69,16 +71,16 @@ __device__ inline Window outputs_covering(int input, int kernel, int stride, int
 }
 
 // grid: (chunks of input voxels, groups of channels, samples).
-template <int V>
-__global__ __launch_bounds__(kThreads, 3) void maxpool_backward_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-                                                                       const float* __restrict__ x, PoolParams p, Extent out, Extent in,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 3) void maxpool_backward_kernel(T* __restrict__ dx, const T* __restrict__ dy,
+                                                                       const T* __restrict__ x, PoolParams p, Extent out, Extent in,
                                                                        int samples, std::int64_t channels, std::int64_t chunk, float beta) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < in.voxels() ? begin + chunk : in.voxels();
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
-    const float* sample = x + n * in.voxels() * channels + c.first;
-    const float* gradient = dy + n * out.voxels() * channels + c.first;
+    const T* sample = x + n * in.voxels() * channels + c.first;
+    const T* gradient = dy + n * out.voxels() * channels + c.first;
     for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
       const Voxel u = voxel_at(r, in);
       const Pack<V> own = load<V>(sample + r * channels);
@@ -117,14 +119,17 @@ __global__ __launch_bounds__(kThreads, 3) void maxpool_backward_kernel(float* __
 }
 
 void maxpool_backward(const Exec& ex, const Grad& dx, const Tensor& dy, const Tensor& x, const PoolParams& p) {
-  if (!dx.wanted()) return;
-  const std::int64_t channels = x.shape().c();
-  assert(dx.shape() == x.shape() && dy.shape().c() == channels);
-  const bool fours = in_fours(channels, dx.data(), dy.data<float>(), x.data<float>());
-  const ColumnGrid g = column_grid(x.shape().voxels(), channels, fours);
-  const auto maxpool_backward_any = fours ? maxpool_backward_kernel<4> : maxpool_backward_kernel<1>;
-  VG_LAUNCH(ex, maxpool_backward_any, g.grid(x.shape().n()), kThreads, 0, dx.data(), dy.data<float>(), x.data<float>(), p,
-            extent_of(dy.shape()), extent_of(x.shape()), static_cast<int>(x.shape().n()), channels, g.chunk, dx.beta);
+  for_float_type(x.dtype(), "maxpool_backward", [&](auto zero) {
+    using T = decltype(zero);
+    if (!dx.wanted()) return;
+    const std::int64_t channels = x.shape().c();
+    assert(dx.shape() == x.shape() && dy.shape().c() == channels);
+    const bool fours = in_fours(channels, data_of<T>(dx), dy.data<T>(), x.data<T>());
+    const ColumnGrid g = column_grid(x.shape().voxels(), channels, fours);
+    const auto maxpool_backward_any = fours ? maxpool_backward_kernel<4, T> : maxpool_backward_kernel<1, T>;
+    VG_LAUNCH(ex, maxpool_backward_any, g.grid(x.shape().n()), kThreads, 0, data_of<T>(dx), dy.data<T>(), x.data<T>(), p,
+              extent_of(dy.shape()), extent_of(x.shape()), static_cast<int>(x.shape().n()), channels, g.chunk, dx.beta);
+  });
 }
 
 }  // namespace VG_NS

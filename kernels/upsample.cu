@@ -1,7 +1,7 @@
 // Upsampling by whole factors. Backward gathers: an input voxel knows which outputs drew from it, so it adds their shares in one order.
 #include "kernels/upsample.h"
 
-#include "kernels/device.cuh"
+#include "kernels/half.cuh"
 
 namespace vg {
 namespace VG_NS {
@@ -19,15 +19,15 @@ __device__ inline Source source_of(int u, int factor, int extent, bool linear) {
 }
 
 // grid: (chunks of output voxels, groups of channels, samples).
-template <int V>
-__global__ __launch_bounds__(kThreads, 3) void upsample_forward_kernel(float* __restrict__ y, const float* __restrict__ x, UpsampleParams p,
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 3) void upsample_forward_kernel(T* __restrict__ y, const T* __restrict__ x, UpsampleParams p,
                                                                        Extent out, Extent in, int samples, std::int64_t channels,
                                                                        std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < out.voxels() ? begin + chunk : out.voxels();
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
-    const float* sample = x + n * in.voxels() * channels + c.first;
+    const T* sample = x + n * in.voxels() * channels + c.first;
     for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
       const Voxel u = voxel_at(r, out);
       const Source d = source_of(u.d, p.factor[0], in.d, p.linear), h = source_of(u.h, p.factor[1], in.h, p.linear),
@@ -52,14 +52,17 @@ __global__ __launch_bounds__(kThreads, 3) void upsample_forward_kernel(float* __
 }
 
 void upsample_forward(const Exec& ex, Tensor& y, const Tensor& x, const UpsampleParams& p) {
-  const std::int64_t channels = x.shape().c();
-  assert(y.shape().c() == channels && y.shape().d() == x.shape().d() * p.factor[0] && y.shape().h() == x.shape().h() * p.factor[1] &&
-         y.shape().w() == x.shape().w() * p.factor[2]);
-  const bool fours = in_fours(channels, y.data<float>(), x.data<float>());
-  const ColumnGrid g = column_grid(y.shape().voxels(), channels, fours);
-  const auto upsample_forward_any = fours ? upsample_forward_kernel<4> : upsample_forward_kernel<1>;
-  VG_LAUNCH(ex, upsample_forward_any, g.grid(x.shape().n()), kThreads, 0, y.data<float>(), x.data<float>(), p, extent_of(y.shape()),
-            extent_of(x.shape()), static_cast<int>(x.shape().n()), channels, g.chunk);
+  for_float_type(x.dtype(), "upsample_forward", [&](auto zero) {
+    using T = decltype(zero);
+    const std::int64_t channels = x.shape().c();
+    assert(y.shape().c() == channels && y.shape().d() == x.shape().d() * p.factor[0] && y.shape().h() == x.shape().h() * p.factor[1] &&
+           y.shape().w() == x.shape().w() * p.factor[2]);
+    const bool fours = in_fours(channels, y.data<T>(), x.data<T>());
+    const ColumnGrid g = column_grid(y.shape().voxels(), channels, fours);
+    const auto upsample_forward_any = fours ? upsample_forward_kernel<4, T> : upsample_forward_kernel<1, T>;
+    VG_LAUNCH(ex, upsample_forward_any, g.grid(x.shape().n()), kThreads, 0, y.data<T>(), x.data<T>(), p, extent_of(y.shape()),
+              extent_of(x.shape()), static_cast<int>(x.shape().n()), channels, g.chunk);
+  });
 }
 
 // The outputs of one axis that may draw from input v, and how much one of them does.
@@ -79,15 +82,15 @@ __device__ inline float share_of(int v, int u, int factor, int extent, bool line
 }
 
 // grid: (chunks of input voxels, groups of channels, samples).
-template <int V>
-__global__ __launch_bounds__(kThreads, 3) void upsample_backward_kernel(float* __restrict__ dx, const float* __restrict__ dy,
-                                                                        UpsampleParams p, Extent out, Extent in, int samples,
-                                                                        std::int64_t channels, std::int64_t chunk, float beta) {
+template <int V, class T>
+__global__ __launch_bounds__(kThreads, 3) void upsample_backward_kernel(T* __restrict__ dx, const T* __restrict__ dy, UpsampleParams p,
+                                                                        Extent out, Extent in, int samples, std::int64_t channels,
+                                                                        std::int64_t chunk, float beta) {
   const Column c = column_of_thread<V>(channels);
   if (!c.active) return;
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < in.voxels() ? begin + chunk : in.voxels();
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
-    const float* gradient = dy + n * out.voxels() * channels + c.first;
+    const T* gradient = dy + n * out.voxels() * channels + c.first;
     for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
       const Voxel v = voxel_at(r, in);
       const Readers d = readers_of(v.d, p.factor[0], in.d, p.linear), h = readers_of(v.h, p.factor[1], in.h, p.linear),
@@ -97,7 +100,7 @@ __global__ __launch_bounds__(kThreads, 3) void upsample_backward_kernel(float* _
         const float share_d = share_of(v.d, a, p.factor[0], in.d, p.linear);
         for (int b = h.begin; b < h.end; ++b) {
           const float share_dh = share_d * share_of(v.h, b, p.factor[1], in.h, p.linear);
-          const float* line = gradient + row_at(a, b, 0, out) * channels;
+          const T* line = gradient + row_at(a, b, 0, out) * channels;
           for (int k = w.begin; k < w.end; ++k) {
             const float share = share_dh * share_of(v.w, k, p.factor[2], in.w, p.linear);
             const Pack<V> g = load<V>(line + k * channels);
@@ -111,15 +114,18 @@ __global__ __launch_bounds__(kThreads, 3) void upsample_backward_kernel(float* _
 }
 
 void upsample_backward(const Exec& ex, const Grad& dx, const Tensor& dy, const UpsampleParams& p) {
-  if (!dx.wanted()) return;
-  const Shape& x = dx.shape();
-  const std::int64_t channels = x.c();
-  assert(dy.shape().c() == channels);
-  const bool fours = in_fours(channels, dx.data(), dy.data<float>());
-  const ColumnGrid g = column_grid(x.voxels(), channels, fours);
-  const auto upsample_backward_any = fours ? upsample_backward_kernel<4> : upsample_backward_kernel<1>;
-  VG_LAUNCH(ex, upsample_backward_any, g.grid(x.n()), kThreads, 0, dx.data(), dy.data<float>(), p, extent_of(dy.shape()), extent_of(x),
-            static_cast<int>(x.n()), channels, g.chunk, dx.beta);
+  for_float_type(dy.dtype(), "upsample_backward", [&](auto zero) {
+    using T = decltype(zero);
+    if (!dx.wanted()) return;
+    const Shape& x = dx.shape();
+    const std::int64_t channels = x.c();
+    assert(dy.shape().c() == channels);
+    const bool fours = in_fours(channels, data_of<T>(dx), dy.data<T>());
+    const ColumnGrid g = column_grid(x.voxels(), channels, fours);
+    const auto upsample_backward_any = fours ? upsample_backward_kernel<4, T> : upsample_backward_kernel<1, T>;
+    VG_LAUNCH(ex, upsample_backward_any, g.grid(x.n()), kThreads, 0, data_of<T>(dx), dy.data<T>(), p, extent_of(dy.shape()), extent_of(x),
+              static_cast<int>(x.n()), channels, g.chunk, dx.beta);
+  });
 }
 
 }  // namespace VG_NS

@@ -1,6 +1,7 @@
 // The single argument of networks and training: where work runs, whether it is recorded, and what it may use. No globals, no hidden modes.
 #pragma once
 #include "kernels/scratch.h"
+#include "tensor/dtype.h"
 #include "tensor/random.h"
 
 namespace vg {
@@ -13,8 +14,10 @@ struct Context {
   Context& operator=(const Context&) = delete;
 
   Device device;
-  Tape* tape = nullptr;     // null: inference; values die with their last use and operations may work in place
-  bool training = false;    // batch norm: use and update batch statistics
+  Tape* tape = nullptr;  // null: inference; values die with their last use and operations may work in place
+  DType precision =
+      DType::f32;         // of activations and their gradients: f32, or bf16 or f16 (not on cpu); parameters and their gradients are f32
+  bool training = false;  // batch norm: use and update batch statistics
   ScratchOwner scratch;
   void* stream = nullptr;
   ConvAlgorithm convolution;  // which arithmetic is allowed

@@ -1,6 +1,7 @@
 // The interpreter: a graph's nodes in order, values released after their last use.
 #include <algorithm>
 
+#include "layers/ops.h"
 #include "layers/wiring.h"
 
 namespace vg {
@@ -48,6 +49,7 @@ std::vector<Value> run(Context& ctx, Network& net, Value x) {
   const Graph& g = net.graph;
   Wiring w = wire(g);
   require(x.shape().rank() == 5 && x.shape().c() == g.in_channels, "network: the input is {}, wanted (N, D, H, W, {})", to_string(x.shape()), g.in_channels);
+  x = cast_to(ctx, std::move(x), ctx.precision);
   std::vector<Value> values(g.nodes.size());
   for (std::size_t i = 0; i < g.nodes.size(); ++i) {
     const Node& n = g.nodes[i];

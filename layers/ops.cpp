@@ -21,12 +21,18 @@ Value track(Context& ctx, Param* p) {
 
 // The memory of an elementwise result: x's own when x dies here.
 Tensor result_like(const Context& ctx, const Value& x, bool recorded) {
-  return !recorded && !ctx.tape && x.data.unique() ? x.data : Tensor(x.shape(), DType::f32, x.data.device());
+  return !recorded && !ctx.tape && x.data.unique() ? x.data : Tensor(x.shape(), x.data.dtype(), x.data.device());
 }
 
 void require_activation(const char* op, const Value& x) {
-  require(x.data.defined() && x.shape().rank() == 5 && x.data.dtype() == DType::f32, "{}: wants a f32 tensor (N, D, H, W, C), got {} {}", op,
-          name_of(x.data.dtype()), to_string(x.shape()));
+  const DType type = x.data.dtype();
+  require(x.data.defined() && x.shape().rank() == 5 && (type == DType::f32 || type == DType::bf16 || type == DType::f16),
+          "{}: wants a f32, bf16 or f16 tensor (N, D, H, W, C), got {} {}", op, name_of(type), to_string(x.shape()));
+  if (type != DType::f32 && x.data.device() == kCpu) fail(ErrorCode::unsupported, "{}: {} is computed on cuda and sim, not on the cpu", op, name_of(type));
+}
+
+void require_same_type(const char* op, const Value& a, const Value& b) {
+  require(a.data.dtype() == b.data.dtype(), "{}: wants numbers of one type, got {} and {}", op, name_of(a.data.dtype()), name_of(b.data.dtype()));
 }
 
 constexpr char kAxis[] = "DHW";
@@ -65,14 +71,14 @@ Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const C
   require_activation("conv", x0);
   Shape whole = x0.shape();
   if (x1.data.defined()) {
-    require_activation("conv", x1);
+    require_activation("conv", x1), require_same_type("conv", x0, x1);
     for (int a = 0; a < 4; ++a)
       require(x0.shape()[a] == x1.shape()[a], "conv: the two inputs are {} and {}; only channels may differ", to_string(x0.shape()), to_string(x1.shape()));
     whole[4] += x1.shape().c();
   }
   const Value w = track(ctx, &weight), b = track(ctx, bias);
   ConvParams p = kernel_params(o);
-  Tensor y(conv_shape(whole, w.shape(), o), DType::f32, ctx.device);
+  Tensor y(conv_shape(whole, w.shape(), o), x0.data.dtype(), ctx.device);
   conv_forward(ctx.exec(), y, x0.data, x1.data, w.data, b.data, p);
   if (!recording(ctx, {x0.id, x1.id, w.id, b.id})) return {y};
   require(recorded_in_conv(o.activation), "conv: activation number {} cannot be recorded on a tape within a convolution", static_cast<int>(o.activation.kind));
@@ -82,7 +88,7 @@ Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const C
   return ctx.tape->record(y, [&ctx, x0, x1, w, b, p, f, after](Tape& tape, Tensor dy) mutable {
     const Exec ex = ctx.exec();
     if (after.defined()) {  // f' of the value after tells f' of the value before: both have one sign
-      const Tensor before = dy.unique() ? dy : Tensor(dy.shape(), DType::f32, ctx.device);
+      const Tensor before = dy.unique() ? dy : Tensor(dy.shape(), dy.dtype(), ctx.device);
       activation_backward(ex, Grad{before}, Grad{}, dy, after, Tensor(), f);
       dy = before, after = Tensor();
     }
@@ -113,7 +119,7 @@ Value conv_transpose(Context& ctx, Value x, Param& weight, Param* bias, const Co
   require_activation("conv_transpose", x);
   const Value w = track(ctx, &weight), b = track(ctx, bias);
   const ConvParams p = kernel_params(o);
-  Tensor y(conv_transpose_shape(x.shape(), w.shape(), o), DType::f32, ctx.device);
+  Tensor y(conv_transpose_shape(x.shape(), w.shape(), o), x.data.dtype(), ctx.device);
   conv_backward_data(ctx.exec(), Grad{y}, Grad{}, x.data, w.data, b.data, p);
   if (!recording(ctx, {x.id, w.id, b.id})) return {y};
   return ctx.tape->record(y, [&ctx, x, w, b, p](Tape& tape, Tensor dy) mutable {
@@ -126,7 +132,7 @@ Value conv_transpose(Context& ctx, Value x, Param& weight, Param* bias, const Co
       if (dx.beta == 0.0f) {
         conv_forward(ex, dx.tensor, dy, Tensor(), w.data, Tensor(), p);
       } else {
-        Tensor part(dx.shape(), DType::f32, ctx.device);
+        Tensor part(dx.shape(), dy.dtype(), ctx.device);
         conv_forward(ex, part, dy, Tensor(), w.data, Tensor(), p);
         accumulate(ex, dx, part, ScaleParams{});
       }
@@ -223,7 +229,7 @@ Shape max_pool_shape(const Shape& x, const PoolParams& p, const std::int32_t (&p
 
 Value max_pool(Context& ctx, Value x, const PoolParams& p, const std::int32_t (&pad_high)[3]) {
   require_activation("max_pool", x);
-  Tensor y(max_pool_shape(x.shape(), p, pad_high), DType::f32, ctx.device);
+  Tensor y(max_pool_shape(x.shape(), p, pad_high), x.data.dtype(), ctx.device);
   maxpool_forward(ctx.exec(), y, x.data, p);
   if (!recording(ctx, {x.id})) return {y};
   return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { maxpool_backward(ctx.exec(), tape.grad_for(x), dy, x.data, p); });
@@ -240,7 +246,7 @@ Shape upsample_shape(const Shape& x, const UpsampleParams& p) {
 
 Value upsample(Context& ctx, Value x, const UpsampleParams& p) {
   require_activation("upsample", x);
-  Tensor y(upsample_shape(x.shape(), p), DType::f32, ctx.device);
+  Tensor y(upsample_shape(x.shape(), p), x.data.dtype(), ctx.device);
   upsample_forward(ctx.exec(), y, x.data, p);
   if (!recording(ctx, {x.id})) return {y};
   return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { upsample_backward(ctx.exec(), tape.grad_for(x), dy, p); });
@@ -264,7 +270,7 @@ Shape pixel_shuffle_shape(const Shape& x, const PixelShuffleParams& p, const Sha
 
 Value pixel_shuffle(Context& ctx, Value x, const PixelShuffleParams& p, const Shape* like) {
   require_activation("pixel_shuffle", x);
-  Tensor y(pixel_shuffle_shape(x.shape(), p, like), DType::f32, ctx.device);
+  Tensor y(pixel_shuffle_shape(x.shape(), p, like), x.data.dtype(), ctx.device);
   pixel_shuffle_forward(ctx.exec(), y, x.data, p);
   if (!recording(ctx, {x.id})) return {y};
   x.data = Tensor();
@@ -274,15 +280,29 @@ Value pixel_shuffle(Context& ctx, Value x, const PixelShuffleParams& p, const Sh
 Value blur(Context& ctx, Value x, const BlurParams& p) {
   require_activation("blur", x);
   for (int a = 0; a < 3; ++a) require(p.kernel[a] >= 1, "blur: the window along {} is {}", kAxis[a], p.kernel[a]);
-  Tensor y(x.shape(), DType::f32, ctx.device);
+  Tensor y(x.shape(), x.data.dtype(), ctx.device);
   blur_forward(ctx.exec(), y, x.data, p);
   if (!recording(ctx, {x.id})) return {y};
   x.data = Tensor();
   return ctx.tape->record(y, [&ctx, x, p](Tape& tape, Tensor dy) { blur_backward(ctx.exec(), tape.grad_for(x), dy, p); });
 }
 
+Value cast_to(Context& ctx, Value x, DType type) {
+  if (x.data.dtype() == type) return x;
+  Tensor y(x.shape(), type, ctx.device);
+  cast(ctx.exec(), y, x.data);
+  if (!recording(ctx, {x.id})) return {y};
+  const DType before = x.data.dtype();
+  x.data = Tensor();
+  return ctx.tape->record(y, [&ctx, x, before](Tape& tape, Tensor dy) {
+    Tensor dx(dy.shape(), before, ctx.device);
+    cast(ctx.exec(), dx, dy);
+    tape.give(ctx, x, std::move(dx));
+  });
+}
+
 Value sum(Context& ctx, Value a, Value b) {
-  require(a.data.dtype() == DType::f32 && b.data.dtype() == DType::f32, "sum: wants f32, got {} and {}", name_of(a.data.dtype()), name_of(b.data.dtype()));
+  require_same_type("sum", a, b);
   require(a.shape() == b.shape(), "sum: shapes {} and {} differ", to_string(a.shape()), to_string(b.shape()));
   const bool recorded = recording(ctx, {a.id, b.id});
   Tensor y = result_like(ctx, a, recorded);
@@ -296,13 +316,13 @@ Value sum(Context& ctx, Value a, Value b) {
 }
 
 Value concat(Context& ctx, Value a, Value b) {
-  require_activation("concat", a), require_activation("concat", b);
+  require_activation("concat", a), require_activation("concat", b), require_same_type("concat", a, b);
   for (int i = 0; i < 4; ++i)
     require(a.shape()[i] == b.shape()[i], "concat: {} and {}; only channels may differ", to_string(a.shape()), to_string(b.shape()));
   const auto ca = static_cast<std::int32_t>(a.shape().c()), cb = static_cast<std::int32_t>(b.shape().c());
   Shape shape = a.shape();
   shape[4] = ca + cb;
-  Tensor y(shape, DType::f32, ctx.device);
+  Tensor y(shape, a.data.dtype(), ctx.device);
   copy_channels(ctx.exec(), Grad{y}, a.data, ChannelParams{0, 0, ca});
   copy_channels(ctx.exec(), Grad{y}, b.data, ChannelParams{ca, 0, cb});
   if (!recording(ctx, {a.id, b.id})) return {y};

@@ -47,6 +47,7 @@ Shape upsample_shape(const Shape& x, const UpsampleParams& p);
 Value pixel_shuffle(Context& ctx, Value x, const PixelShuffleParams& p, const Shape* like = nullptr);
 Shape pixel_shuffle_shape(const Shape& x, const PixelShuffleParams& p, const Shape* like = nullptr);
 Value blur(Context& ctx, Value x, const BlurParams& p);
+Value cast_to(Context& ctx, Value x, DType type);  // f32, bf16, f16; x itself where it has that type
 Value sum(Context& ctx, Value a, Value b);  // a + b
 Value concat(Context& ctx, Value a, Value b);  // along channels
 

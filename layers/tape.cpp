@@ -8,7 +8,7 @@
 namespace vg {
 
 Value Tape::add(Tensor data, Entry entry) {
-  entry.shape = data.shape(), entry.device = data.device();
+  entry.shape = data.shape(), entry.type = data.dtype(), entry.device = data.device();
   entries_.push_back(std::move(entry));
   return Value{std::move(data), static_cast<int>(entries_.size()) - 1};
 }
@@ -36,14 +36,14 @@ Grad Tape::grad_for(const Value& x, Tensor* reuse) {
     return {e.param->grad, beta};
   }
   if (e.grad.defined()) return {e.grad, 1.0f};
-  e.grad = reuse && reuse->shape() == e.shape && reuse->unique() ? *reuse : Tensor(e.shape, DType::f32, e.device);
+  e.grad = reuse && reuse->shape() == e.shape && reuse->dtype() == e.type && reuse->unique() ? *reuse : Tensor(e.shape, e.type, e.device);
   return {e.grad, 0.0f};
 }
 
 void Tape::give(Context& ctx, const Value& x, Tensor dx) {
   if (x.id < 0) return;
   Entry& e = entries_[static_cast<std::size_t>(x.id)];
-  if (!e.param && !e.grad.defined() && dx.shape() == e.shape && dx.unique()) {  // what somebody else holds is copied: more may be added to it
+  if (!e.param && !e.grad.defined() && dx.shape() == e.shape && dx.dtype() == e.type && dx.unique()) {  // what somebody else holds is copied: more may be added to it
     e.grad = std::move(dx);
     return;
   }

@@ -49,6 +49,7 @@ class Tape {
  private:
   struct Entry {
     Shape shape;
+    DType type = DType::f32;
     Device device;
     Backward backward;   // empty for leaves and parameters
     Tensor grad;         // defined once something was written

@@ -11,7 +11,7 @@ namespace {
 using namespace vg;
 
 struct Arguments {
-  std::string data, run = "run", config, device = "auto", split, fold, lut, view = "axial", init, order, progress;
+  std::string data, run = "run", config, device = "auto", split, fold, lut, view = "axial", init, order, progress, precision;
   std::vector<std::int64_t> grid = {128, 144};
   int threads = 0, phantoms = 160;
   std::int64_t epochs = -1, steps = -1, seed = -1, batch = -1;
@@ -52,6 +52,7 @@ TrainConfig configure(const Arguments& a) {
   if (a.seed >= 0) c.seed = static_cast<std::uint64_t>(a.seed);
   if (a.batch > 0) c.batch = static_cast<int>(a.batch);
   c.exact = c.exact || a.exact;
+  if (!a.precision.empty()) c.precision = a.precision;
   if (a.rate > 0) c.schedule.rate = a.rate;
   return c;
 }
@@ -154,6 +155,7 @@ int main(int argc, char** argv) {
   app.add_option("--rate", a.rate, "peak learning rate")->check(CLI::PositiveNumber);
   app.add_option("--seed", a.seed, "of weights, order and augmentation")->check(CLI::NonNegativeNumber);
   app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
+  app.add_option("--precision", a.precision, "of activations: fp32, or on a GPU (and sim) bf16, fp16")->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
   app.add_option("--time-limit", a.time_limit, "seconds, after which the run is saved and stopped");
   app.add_option("--init", a.init, "weights to start from (model or safetensors file)");
   app.add_option("--order", a.order, "JSON list of batches, each a list of sample names");

@@ -22,6 +22,8 @@ void check(const TrainConfig& c, const std::string& where) {
   const auto within = [&](const char* key, double value, double low, double high) {
     if (!(value >= low && value <= high)) fail(ErrorCode::bad_file, "{}: {} is {}, wanted {} to {}", where, key, value, low, high);
   };
+  among("precision", c.precision, {"fp32", "bf16", "fp16"});
+  within("loss_scale", c.loss_scale, 1.0, 0x1p64), within("scale_interval", c.scale_interval, 1, 1e9);
   within("optimizer.beta1", c.optimizer.beta1, 0.0, 1.0), within("optimizer.beta2", c.optimizer.beta2, 0.0, 1.0);
   within("optimizer.clip_norm", c.optimizer.clip_norm, 0.0, 1e30), within("schedule.rate", c.schedule.rate, 0.0, 1e30);
   within("schedule.rise", c.schedule.rise, 0.0, 1.0), within("augment.intensity", c.augment.intensity, 0.0, 1.0);
@@ -63,7 +65,8 @@ Json to_json(const TrainConfig& c) {
           {"augment",
            {{"flip", a.flip}, {"intensity", a.intensity}, {"noise", a.noise}, {"affine", a.affine}, {"rotation", a.rotation}, {"scaling", a.scaling}}},
           {"batch", c.batch}, {"patch", c.patch}, {"foreground", c.foreground}, {"epochs", c.epochs}, {"steps", c.steps},
-          {"steps_per_epoch", c.steps_per_epoch}, {"overlap", c.overlap}, {"seed", c.seed}, {"exact", c.exact}};
+          {"steps_per_epoch", c.steps_per_epoch}, {"overlap", c.overlap}, {"seed", c.seed}, {"exact", c.exact},
+          {"precision", c.precision}, {"loss_scale", c.loss_scale}, {"scale_interval", c.scale_interval}};
 }
 
 TrainConfig train_config_from_json(const Json& j, const std::string& where) {
@@ -105,6 +108,7 @@ TrainConfig train_config_from_json(const Json& j, const std::string& where) {
   });
   f.get_to("batch", c.batch), f.get_to("patch", c.patch), f.get_to("foreground", c.foreground), f.get_to("epochs", c.epochs), f.get_to("steps", c.steps);
   f.get_to("steps_per_epoch", c.steps_per_epoch), f.get_to("overlap", c.overlap), f.get_to("seed", c.seed), f.get_to("exact", c.exact);
+  f.get_to("precision", c.precision), f.get_to("loss_scale", c.loss_scale), f.get_to("scale_interval", c.scale_interval);
   f.done();
   check(c, where);
   return c;

@@ -1,4 +1,4 @@
-// Host side of the optimizers: what changes from step to step becomes five device scalars; the kernels do the rest.
+// Host side of the optimizers: what changes from step to step becomes six device scalars; the kernels do the rest.
 #include "train/optimizer.h"
 
 #include <cmath>
@@ -29,7 +29,10 @@ void Optimizer::step(Context& ctx, const Rates& rates) {
   host[kGradScale] = 1.0f;
   host[kBeta1] = static_cast<float>(beta1);
   copy(scalars_, wrap(host, {kOptimScalars}, DType::f32), ctx.stream);
-  if (c_.clip_norm > 0.0) {
+  if (scales_losses()) {
+    sum_squares(ex, norm_, params_.flat_grad());
+    loss_scale_step(ex, scalars_, loss_scale_, norm_, LossScaleParams{.interval = scale_interval_, .max_norm = static_cast<float>(c_.clip_norm)});
+  } else if (c_.clip_norm > 0.0) {
     sum_squares(ex, norm_, params_.flat_grad());
     clip_scale(ex, scalars_, norm_, ClipParams{static_cast<float>(c_.clip_norm), 1.0f});
   }
@@ -40,6 +43,11 @@ void Optimizer::step(Context& ctx, const Rates& rates) {
   const AdamParams p{.beta2 = static_cast<float>(c_.beta2), .eps = static_cast<float>(c_.eps), .weight_decay = static_cast<float>(c_.weight_decay),
                      .decoupled = c_.kind == "adamw"};
   adam_step(ex, params_.flat(), first_, second_, params_.flat_grad(), scalars_, p);
+}
+
+void Optimizer::scale_losses(double scale, std::int32_t interval) {
+  loss_scale_ = from_host(std::vector<float>{static_cast<float>(scale), 0.0f, 0.0f}, {kLossScaleState}, params_.flat().device());
+  scale_interval_ = interval;
 }
 
 void Optimizer::restore(std::int64_t steps, const Tensor& first, const Tensor& second) {

@@ -17,8 +17,15 @@ struct OptimizerConfig {
 class Optimizer {
  public:
   Optimizer(const OptimizerConfig& config, ParamList& params);  // throws invalid_argument for an unknown kind
-  // One update from params.flat_grad(). `rates.momentum` >= 0 takes beta1's place.
+  // One update from params.flat_grad(). `rates.momentum` >= 0 takes beta1's place. With a loss scale the gradient is that of scale * loss, and the step is
+  // skipped on the device if it overflowed; a skipped step counts for the bias corrections all the same.
   void step(Context& ctx, const Rates& rates);
+
+  // Dynamic loss scaling for f16. The state (kernels/optim.h, LossScaleState) lives on the device.
+  void scale_losses(double scale, std::int32_t interval);
+  bool scales_losses() const { return loss_scale_.defined(); }
+  const Tensor& loss_scale() const { return loss_scale_; }
+  void restore_loss_scale(const Tensor& state) { copy(loss_scale_, state); }
 
   std::int64_t steps() const { return steps_; }
   bool has_second_moment() const { return second_.defined(); }
@@ -30,7 +37,8 @@ class Optimizer {
  private:
   OptimizerConfig c_;
   ParamList& params_;
-  Tensor first_, second_, scalars_, norm_;
+  Tensor first_, second_, scalars_, norm_, loss_scale_;
+  std::int32_t scale_interval_ = 0;
   std::int64_t steps_ = 0;
 };
 

@@ -85,6 +85,7 @@ void save_checkpoint(const std::string& path, Model m, const Optimizer& optimize
                                 {"dice_sum", s.dice_sum}, {"best", s.best}}.dump();
   m.extra.emplace_back("state.first", copy_to(optimizer.first_moment(), kCpu));
   if (optimizer.has_second_moment()) m.extra.emplace_back("state.second", copy_to(optimizer.second_moment(), kCpu));
+  if (optimizer.scales_losses()) m.extra.emplace_back("state.loss_scale", copy_to(optimizer.loss_scale(), kCpu));
   write_model(path, m);
 }
 
@@ -105,9 +106,13 @@ TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& opt
   f.get_to("dice_sum", s.dice_sum), f.get_to("best", s.best);
   f.done();
   load_weights(net, m.weights, path);
-  Tensor first, second;
-  for (const auto& [name, tensor] : m.extra) (name == "state.first" ? first : second) = tensor;
+  Tensor first, second, scale;
+  for (const auto& [name, tensor] : m.extra) (name == "state.first" ? first : name == "state.loss_scale" ? scale : second) = tensor;
   optimizer.restore(s.optimizer_steps, first, second);
+  if (optimizer.scales_losses()) {
+    if (!scale.defined() || scale.shape() != optimizer.loss_scale().shape()) fail(ErrorCode::bad_file, "{}: no state of the loss scale", path);
+    optimizer.restore_loss_scale(scale);
+  }
   return s;
 }
 
@@ -153,6 +158,10 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
   const BatchSource batches(data, config, patch, options.order);
   const std::int64_t per_epoch = batches.steps_per_epoch(), total = config.steps > 0 ? config.steps : config.epochs * per_epoch;
   Optimizer optimizer(config.optimizer, net.params);
+  const DType precision = config.precision == "bf16" ? DType::bf16 : config.precision == "fp16" ? DType::f16 : DType::f32;
+  if (precision != DType::f32 && ctx.device == kCpu)
+    fail(ErrorCode::unsupported, "training: precision {} is computed on a GPU (and on sim), the cpu computes fp32", config.precision);
+  if (precision == DType::f16) optimizer.scale_losses(config.loss_scale, config.scale_interval);
 
   RunFolder folder(options.folder, options.resume);
   TrainState state;
@@ -171,11 +180,11 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
     const Feeder::Fed batch = feeder.next();
 
     Tape tape;
-    ctx.tape = &tape, ctx.training = true;
+    ctx.tape = &tape, ctx.training = true, ctx.precision = precision;
     net.params.zero_grad();
     const Losses l = losses(ctx, vg::run(ctx, net, Value{batch.images}), batch.labels, batch.host_labels, config.loss);
-    tape.backward(l.total, copy_to(seed, ctx.device));
-    ctx.tape = nullptr, ctx.training = false;
+    tape.backward(l.total, copy_to(optimizer.scales_losses() ? optimizer.loss_scale().range(kScale, {1}) : seed, ctx.device));
+    ctx.tape = nullptr, ctx.training = false, ctx.precision = DType::f32;
     net.params.finish_grad(ctx.exec());
     feeder.prefetch();
     const std::vector<float> parts = to_host<float>(l.result);

@@ -26,7 +26,7 @@ TEST(Shapes, FlatData) {
     const auto a = normals(n, 1), b = normals(n, 2), v = uniforms(n, 3), g = normals(n, 4);
     same_as_cpu([&](const KernelRun& run) {
       Tensor filled = run.blank({n}), sum = run.blank({n}), w = run.put(a), m = run.put(b), second = run.put(v), squares = run.blank({1});
-      const Tensor scalars = run.put({0.1f, 0.5f, 0.25f, 2.0f, 0.9f}), gradient = run.put(g);
+      const Tensor scalars = run.put({0.1f, 0.5f, 0.25f, 2.0f, 0.9f, 0.0f}), gradient = run.put(g);
       fill(run.exec(), filled, FillParams{3.5f});
       add(run.exec(), sum, run.put(a), run.put(b));
       accumulate(run.exec(), Grad{sum, 1.0f}, run.put(g), ScaleParams{0.5f});
@@ -64,7 +64,7 @@ TEST(Shapes, Channels) {
 TEST(Shapes, ClippingHasOneThread) {
   for (const float most : {0.0f, 1.0f, 100.0f}) {
     same_as_cpu([&](const KernelRun& run) {
-      Tensor scalars = run.put({0.1f, 0.5f, 0.25f, 2.0f, 0.9f});
+      Tensor scalars = run.put({0.1f, 0.5f, 0.25f, 2.0f, 0.9f, 0.0f});
       clip_scale(run.exec(), scalars, run.put({9.0f}), ClipParams{most, 0.5f});
       return std::vector<Tensor>{scalars};
     });

@@ -127,9 +127,9 @@ TEST(Optim, ClipScale) {
   for (const Case& c : cases)
     for (const KernelRun& run : runs_of(clip_scale)) {
       SCOPED_TRACE(run.name);
-      Tensor s = run.put({1, 2, 3, 4, 5});
+      Tensor s = run.put({1, 2, 3, 4, 5, 0});
       clip_scale(run.exec(), s, run.put({c.sum}), ClipParams{c.max_norm, c.inverse_scale});
-      expect_close(s, {1, 2, 3, c.want, 5}, {.relative = 1e-7});
+      expect_close(s, {1, 2, 3, c.want, 5, 0}, {.relative = 1e-7});
     }
 }
 

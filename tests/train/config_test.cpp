@@ -22,6 +22,7 @@ std::string refusal(const std::string& text) {
 TEST(TrainConfig, RoundTripKeepsEveryField) {
   TrainConfig c;
   c.exact = true;
+  c.precision = "bf16", c.loss_scale = 1024, c.scale_interval = 7;
   c.network.features = {3, 5, 7}, c.network.norm = "batch", c.network.activation_alpha = 0.1f, c.network.strides = {{1}, {2}, {2}};
   c.optimizer = {.kind = "sgd", .beta1 = 0.91, .beta2 = 0.97, .eps = 1e-7, .weight_decay = 0.3, .nesterov = true, .clip_norm = 12};
   c.schedule = {.kind = "poly",
