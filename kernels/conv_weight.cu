@@ -32,7 +32,7 @@ __device__ inline void advance(Voxel& v, const Advance& by, const Extent& e) {
 // partial[n, chunk, r, padded columns]. grid: (tiles of r x tiles of o, chunks, samples). Block: BR rows x BN columns; thread: TR x 4 of them.
 // V: 4 when four neighbouring channels of x are one load, else 1; dy_fours: the same for dy.
 template <class T, int BR, int BN, int TR, int V, int kBlock = BR / TR*(BN / 4)>
-__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : 384 / kBlock) void conv_weight_kernel(
+__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : kBlock == 64 ? 4 : 384 / kBlock) void conv_weight_kernel(
     Gather g, const T* __restrict__ x0, const T* __restrict__ x1, const Tap* __restrict__ taps, const T* __restrict__ dy, int columns,
     bool dy_fours, int padded, float* __restrict__ partial, std::int64_t chunk) {
   constexpr int kApart = kBlock / (BR / 4), kLoadsA = kVoxelStep / kApart;
