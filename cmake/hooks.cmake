@@ -11,6 +11,12 @@ gtest_discover_tests(test_hooks DISCOVERY_MODE PRE_TEST WORKING_DIRECTORY ${CMAK
 
 function(vg_observe test)  # to be called when the program exists
   target_sources(${test} PRIVATE ${CMAKE_SOURCE_DIR}/tests/hooks/listener.cpp ${CMAKE_SOURCE_DIR}/tests/hooks/shapes_test.cpp
-                         ${CMAKE_SOURCE_DIR}/tests/hooks/places.cpp)
+                         ${CMAKE_SOURCE_DIR}/tests/hooks/virtual_test.cpp
+                         ${CMAKE_SOURCE_DIR}/tests/hooks/places.cpp ${CMAKE_SOURCE_DIR}/tests/hooks/seen.cpp)
 endfunction()
 cmake_language(DEFER CALL vg_observe test_kernels)
+
+# What the kernels of a training step do to memory, for benchmarks/cards/cards.py.
+add_executable(card_probe tests/hooks/card_probe.cpp tests/hooks/places.cpp tests/hooks/seen.cpp)
+target_link_libraries(card_probe PRIVATE vg_tensor vg_sim vg_kernels vg_common GTest::gtest)
+target_compile_definitions(card_probe PRIVATE VG_BIN_DIR="${CMAKE_BINARY_DIR}/bin" VG_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

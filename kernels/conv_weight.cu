@@ -144,8 +144,7 @@ __global__ __launch_bounds__(32 * kLanes) void conv_weight_sum_kernel(float* __r
       if (y < span) lanes[y][x] += lanes[y + span][x];
       __syncthreads();
     }
-    if (y == 0 && e < elements) partial[n * stride + e] = lanes[0][x];
-    __syncthreads();
+    if (y == 0 && e < elements) partial[n * stride + e] = lanes[0][x];  // the thread that alone writes lanes[0][x]
   }
   const int r = static_cast<int>(e / padded), o = static_cast<int>(e % padded);
   if (y != 0 || r >= depth || o >= columns) return;

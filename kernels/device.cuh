@@ -13,7 +13,11 @@ namespace VG_NS {
 
 inline constexpr int kThreads = 256;      // of most blocks: 8 warps, so that a multiprocessor holds up to 8 blocks
 inline constexpr int kRowsPerThread = 8;  // rows that one thread of a column kernel walks
+#if defined(VG_HOOKS)
+inline constexpr int kMaxGridYZ = 1;  // so that the hooks build sees a block go on to its next sample
+#else
 inline constexpr int kMaxGridYZ = 65535;
+#endif
 
 inline void use_device(const Exec& ex) {
 #if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA

@@ -125,7 +125,6 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __
     }
     simt::block_sum(of_voxels);
     if (thread < 2) voxel_sums[(static_cast<std::int64_t>(n) * 2 + thread) * gridDim.x + blockIdx.x] = of_voxels[thread];
-    __syncthreads();
   }
 }
 
@@ -253,7 +252,6 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(T* dlogi
     }
     __syncthreads();
     for_tile(count, classes, CopyOut<T>{dlogits + at, tile, beta});
-    __syncthreads();
   }
 }
 

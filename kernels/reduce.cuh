@@ -22,8 +22,7 @@ struct Sums {
 template <class State>
 __device__ inline void add_rows(State& state, const Column& c) {
   SIMT_SHARED(State, states, [kThreads]);
-  __syncthreads();  // an earlier call's readers are done
-  states[threadIdx.x] = state;
+  states[threadIdx.x] = state;  // an earlier call's readers are done: behind its last barrier a thread reads its own state
   __syncthreads();
   int span = 1;
   while (span < c.rows) span *= 2;

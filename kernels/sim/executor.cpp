@@ -122,12 +122,13 @@ void execute(const Launch& launch) {
     refuse_launch(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, "the simulator runs fewer than 2^62 blocks");
   const BlockShuffle shuffle(blocks, choice.seed);
   const watch::Launching watched(launch);
-  const std::uint64_t grain = watch::kOn ? blocks : (blocks + 255) / 256;  // few enough chunks that dealing costs nothing, enough of them to balance
-  parallel_for(static_cast<std::int64_t>(blocks), static_cast<std::int64_t>(grain), [&](std::int64_t begin, std::int64_t end) {
+  const std::uint64_t chosen = watch::blocks_to_run(blocks);
+  const std::uint64_t grain = watch::kOn ? chosen : (chosen + 255) / 256;  // few enough chunks that dealing costs nothing, enough of them to balance
+  parallel_for(static_cast<std::int64_t>(chosen), static_cast<std::int64_t>(grain), [&](std::int64_t begin, std::int64_t end) {
     WorkerLoan worker;
     (*worker).begin(launch, choice.order, choice.seed);
     for (std::int64_t i = begin; i < end; ++i) {
-      const std::uint64_t n = static_cast<std::uint64_t>(i);
+      const std::uint64_t k = static_cast<std::uint64_t>(i), n = chosen == blocks ? k : k + 1 == chosen ? blocks - 1 : k * (blocks / chosen);
       (*worker).run_block(choice.order == sim::Order::forward ? n : choice.order == sim::Order::reverse ? blocks - 1 - n : shuffle(n));
     }
   });

@@ -13,6 +13,8 @@ class Launching {                  // for as long as a launch runs; launches of 
   explicit Launching(const Launch& launch);
   ~Launching();
 };
+// How many of a launch's blocks run: all, unless hooks::sample_blocks() wants a few, evenly spread.
+std::uint64_t blocks_to_run(std::uint64_t blocks);
 void block_begins(uint3 block, char* dynamic_shared);
 void block_ends();
 void shared_array_placed(const SharedArray& array, char* data);
@@ -30,6 +32,7 @@ inline constexpr bool kOn = false;
 struct Launching {
   explicit Launching(const Launch&) {}
 };
+constexpr std::uint64_t blocks_to_run(std::uint64_t blocks) { return blocks; }
 inline void block_begins(uint3, char*) {}
 inline void block_ends() {}
 inline void shared_array_placed(const SharedArray&, char*) {}

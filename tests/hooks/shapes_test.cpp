@@ -106,5 +106,43 @@ TEST(Shapes, Convolutions) {
       }
 }
 
+// Every width, chunk and tile of the tensor-core kernel: rows of three taps, single taps, and strides whose halo leaves room for the smaller box alone.
+TEST(Shapes, HalfConvolutions) {
+  struct Layout {
+    std::int32_t kernel[3], stride[3];
+    std::int64_t extent[3];
+  };
+  const Layout layouts[] = {{{1, 3, 3}, {1, 1, 1}, {2, 3, 9}},   {{3, 3, 3}, {1, 1, 1}, {4, 5, 12}}, {{1, 1, 3}, {1, 1, 1}, {1, 3, 40}},
+                            {{1, 1, 1}, {1, 1, 1}, {3, 5, 20}},  {{1, 2, 2}, {1, 2, 2}, {1, 8, 10}}, {{1, 1, 1}, {1, 1, 1}, {1, 2, 5}}, {{1, 1, 1}, {1, 1, 1}, {2, 17, 33}},
+                            {{1, 1, 1}, {1, 1, 1}, {8, 8, 16}},
+                            {{3, 3, 3}, {2, 2, 2}, {9, 9, 10}},  {{5, 5, 4}, {2, 2, 2}, {5, 7, 10}}, {{4, 4, 4}, {2, 2, 2}, {8, 10, 12}},
+                            {{2, 2, 2}, {2, 2, 2}, {9, 12, 40}}, {{2, 3, 2}, {1, 1, 1}, {6, 11, 17}}};
+  for (const DType type : {DType::f16, DType::bf16})
+    for (const std::int64_t outputs : {16, 32, 48})
+      for (const std::int64_t inputs : {8, 24})
+        for (const Layout& l : layouts) {
+          Shape in{1, l.extent[0], l.extent[1], l.extent[2], inputs}, out{1, 1, 1, 1, outputs};
+          ConvParams p;
+          std::int64_t y_extent[3];
+          for (int a = 0; a < 3; ++a) {
+            p.stride[a] = l.stride[a], p.pad[a] = l.kernel[a] / 2;
+            y_extent[a] = (l.extent[a] + 2 * p.pad[a] - l.kernel[a]) / p.stride[a] + 1;
+          }
+          out = Shape{1, y_extent[0], y_extent[1], y_extent[2], outputs};
+          const Shape weights{outputs, inputs, l.kernel[0], l.kernel[1], l.kernel[2]};
+          SCOPED_TRACE(std::string(name_of(type)) + ", " + std::to_string(inputs) + " -> " + std::to_string(outputs) + ", " +
+                       to_string(weights));
+          const auto x = rounded(normals(in.elements(), 1), type), w = rounded(normals(weights.elements(), 2), type);
+          same_as_cpu(
+              [&](const KernelRun& run) {
+                const DType own = run.device == kCpu ? DType::f32 : type;
+                Tensor y = run.blank(out, own);
+                conv_forward(run.exec(), y, run.put(x, in, own), Tensor(), run.put(w, weights), Tensor(), p);
+                return std::vector<Tensor>{from_host(floats_of(y), out, kCpu)};
+              },
+              2 * precision_of(type));
+        }
+}
+
 }  // namespace
 }  // namespace vg::test

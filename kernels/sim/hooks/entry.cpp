@@ -20,6 +20,7 @@ Launching::~Launching() {
   observer().end_launch();
   observer().mutex.unlock();
 }
+std::uint64_t blocks_to_run(std::uint64_t blocks) { return observer().blocks_to_run(blocks); }
 void block_begins(uint3 block, char* dynamic_shared) { observer().begin_block(block, dynamic_shared); }
 void block_ends() { observer().end_block(); }
 void shared_array_placed(const SharedArray& array, char* data) { observer().place_shared(array, data); }

@@ -41,16 +41,27 @@ struct LaunchShapes {
   const char* name;
   const void* kernel;
   std::set<std::string> shapes;  // grid, block, dynamic shared memory, number of accesses: a kernel of one block differs by the last
-  std::int64_t launches;
+  std::int64_t launches = 0, blocks = 0, blocks_run = 0;  // of all launches together
+  unsigned threads = 0;                                   // of a block
+  std::size_t dynamic_shared = 0;                         // the most of any launch
 };
 std::vector<LaunchShapes> launches();
+// Counts of traffic() and launches() begin again.
+void forget_counts();
+// From now on only so many blocks of each launch run, evenly spread with the first and the last among them, unless it has at most 32, as the kernels that make
+// tables of offsets have (0: all run). Results are wrong; counts can be scaled by blocks / blocks_run.
+void sample_blocks(std::uint64_t most);
 
-// Barriers and __syncwarp that were reached: "kernels/norm.cu:105 __syncthreads".
+// Barriers, __syncwarp and waits for copies that were reached since the last forget_barriers(): "kernels/norm.cu:105 __syncthreads".
 std::vector<std::string> barriers();
+void forget_barriers();
 // Leaves out the barrier or __syncwarp at "kernels/norm.cu:105"; "" ends it. Also the environment's VG_SIM_LEAVE_OUT.
 void leave_out(const std::string& place);
 // How often the barrier left out was reached.
 std::int64_t times_left_out();
+
+// Address space that kernels may use although most of it has no memory behind it: bounds are watched there, and nothing else. bytes 0: no longer.
+void allow_virtual(void* data, std::size_t bytes);
 
 // The buffer's contents become unwritten again.
 void forget(const void* data, std::size_t bytes);

@@ -121,6 +121,7 @@ void Observer::thread_access(int thread, const void* address, std::size_t bytes,
   }
   now_.site = site_number(place, r->shared, kind, static_cast<int>(bytes));
   if (counted) record(now_.site, reinterpret_cast<std::uintptr_t>(p));
+  if (!r->written) return;
   if (kind != Kind::write) check_written(*r, p, bytes, place);
   if (kind != Kind::read) std::fill_n(r->written.get() + (p - r->begin), bytes, static_cast<unsigned char>(1));
   check_races(*r, p, bytes, kind);
@@ -193,6 +194,12 @@ void Observer::check_races(Region& r, const char* p, std::size_t bytes, Kind kin
 
 // --- what the executor tells ---
 
+std::uint64_t Observer::blocks_to_run(std::uint64_t blocks) {
+  const std::uint64_t chosen = most_blocks == 0 || blocks <= 32 ? blocks : most_blocks;
+  launched[launch_->function].blocks_run += static_cast<std::int64_t>(chosen);
+  return chosen;
+}
+
 void Observer::begin_launch(const Launch& launch) {
   launch_ = &launch;
   first_serial_ = serial_ + 1;
@@ -200,6 +207,9 @@ void Observer::begin_launch(const Launch& launch) {
   l.name = launch.kernel;
   l.kernel = launch.function;
   ++l.launches;
+  l.threads = static_cast<unsigned>(launch.block.count());
+  l.blocks += static_cast<std::int64_t>(launch.grid.count());
+  l.dynamic_shared = std::max(l.dynamic_shared, launch.dynamic_shared);
   accesses_ = 0;
 }
 
@@ -265,6 +275,12 @@ void Observer::add_buffer(void* data, std::size_t bytes) {
   last_ = nullptr;
 }
 
+void Observer::allow_virtual(void* data, std::size_t bytes) {
+  if (bytes == 0) return remove_buffer(data);
+  buffers_.insert_or_assign(static_cast<const char*>(data), Region(static_cast<char*>(data), bytes));
+  last_ = nullptr;
+}
+
 void Observer::remove_buffer(void* data) {
   buffers_.erase(static_cast<const char*>(data));
   last_ = nullptr;
@@ -273,7 +289,7 @@ void Observer::remove_buffer(void* data) {
 void Observer::mark(const void* data, std::size_t bytes, unsigned char written) {
   const char* p = static_cast<const char*>(data);
   Region* r = bytes ? find(p) : nullptr;
-  if (!r) return;
+  if (!r || !r->written) return;
   const std::size_t offset = static_cast<std::size_t>(p - r->begin);
   std::fill_n(r->written.get() + offset, std::min(bytes, r->bytes - offset), written);
 }
@@ -298,12 +314,29 @@ std::vector<std::string> barriers() {
 bool is_named(std::uintptr_t place) { return place <= observer().places.size(); }
 std::string name_of_place(std::uintptr_t place) { return place ? observer().places[place - 1] : ""; }
 
+void forget_counts() {
+  observer().launched.clear();
+  for (Traffic& t : observer().sites) t.requests = t.lanes = t.moved = t.ideal = 0;
+}
+
+void sample_blocks(std::uint64_t most) { observer().most_blocks = most; }
+
+void forget_barriers() {
+  observer().barriers_reached.clear();
+  observer().barrier_places.clear();
+}
+
 void leave_out(const std::string& at) {
   observer().omit = at;
   observer().omitted = 0;
   observer().barrier_places.clear();
 }
 std::int64_t times_left_out() { return observer().omitted; }
+
+void allow_virtual(void* data, std::size_t bytes) {
+  const std::lock_guard lock(observer().mutex);
+  observer().allow_virtual(data, bytes);
+}
 
 void forget(const void* data, std::size_t bytes) {
   const std::lock_guard lock(observer().mutex);

@@ -34,6 +34,7 @@ class Observer {
   void thread_access(int thread, const void* address, std::size_t bytes, Kind kind, std::uintptr_t place, bool counted = true);
   std::uintptr_t named_place(const char* file, int line);
 
+  std::uint64_t blocks_to_run(std::uint64_t blocks);
   void begin_launch(const Launch& launch);
   void end_launch();
   void begin_block(uint3 block, char* dynamic_shared);
@@ -45,6 +46,7 @@ class Observer {
   bool left_out(const char* file, int line, const char* what);
 
   void add_buffer(void* data, std::size_t bytes);
+  void allow_virtual(void* data, std::size_t bytes);
   void remove_buffer(void* data);
   void mark(const void* data, std::size_t bytes, unsigned char written);
 
@@ -56,6 +58,7 @@ class Observer {
   std::vector<std::string> places;                             // named ones
   std::map<std::pair<const char*, int>, bool> barrier_places;  // by the compiler's constants: is it the one to be left out?
   std::string omit;
+  std::uint64_t most_blocks = 0;  // of a launch; 0: all
   std::int64_t omitted = 0;
 
  private:

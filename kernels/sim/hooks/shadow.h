@@ -49,6 +49,9 @@ struct Region {
         written(zeroed<unsigned char>(size)),
         cells(zeroed<Cell>(size / 4 + 1)) {}
 
+  // Bounds alone.
+  Region(char* at, std::size_t size) : begin(at), bytes(size), name("(virtual)") {}
+
   bool holds(const char* p) const { return p >= begin && p < begin + bytes; }
 
   void split_words() {
