@@ -112,7 +112,7 @@ Space reserve(const Exec& ex, const Shape& w, const Part (&parts)[2]) {
 }
 
 void run(const Exec& ex, const Part& part, float* x, float* w, float* y, void* workspace) {
-  if (const char* why = part.plan->run(x, w, y, workspace, ex.stream))
+  if (const char* why = part.plan->run(x, w, y, workspace, stream_of(ex)))
     throw Error(ErrorCode::no_device, "convolution by the library (" + part.plan->name + "): " + why);
 }
 

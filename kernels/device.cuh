@@ -3,10 +3,13 @@
 #pragma once
 #include "kernels/kernel.h"
 #include "kernels/simt.h"
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+#include "kernels/cuda/streams.h"
+#endif
 
 // Starts a kernel on the device and stream of `EX`. CUDA has a current device per thread; a null stream means that device's own.
 #define VG_LAUNCH(EX, KERNEL, GRID, BLOCK, SHARED_BYTES, ...) \
-  (::vg::VG_NS::use_device(EX), SIMT_LAUNCH(KERNEL, GRID, BLOCK, SHARED_BYTES, (EX).stream, __VA_ARGS__))
+  (::vg::VG_NS::use_device(EX), SIMT_LAUNCH(KERNEL, GRID, BLOCK, SHARED_BYTES, ::vg::VG_NS::stream_of(EX), __VA_ARGS__))
 
 namespace vg {
 namespace VG_NS {
@@ -17,6 +20,12 @@ inline constexpr int kRowsPerThread = 8;  // rows that one thread of a column ke
 inline constexpr int kMaxGridYZ = 1;  // so that the hooks build sees a block go on to its next sample
 #else
 inline constexpr int kMaxGridYZ = 65535;
+#endif
+
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+inline void* stream_of(const Exec& ex) { return stream_of(ex.device.index, ex.stream); }
+#else
+inline void* stream_of(const Exec& ex) { return ex.stream; }
 #endif
 
 inline void use_device(const Exec& ex) {

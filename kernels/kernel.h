@@ -118,7 +118,7 @@ std::vector<const KernelBase*> all_kernels();  // by name
 
 // What a plug-in hands over: its only export is `const vg::Plugin* vg_plugin(int abi)`, null when the abi differs.
 struct DeviceApi;
-inline constexpr int kPluginAbi = 2;
+inline constexpr int kPluginAbi = 3;
 struct Plugin {
   int abi;
   const char* version;  // VG_VERSION; must equal the core's

@@ -81,10 +81,12 @@ const char* host_make(Device, void** handle) {
 const char* host_record(Device, void**, void*) { return nullptr; }
 const char* host_wait(Device, void*, void*) { return nullptr; }
 const char* host_done(Device, void*) { return nullptr; }
+const char* host_no_recording(Device) { return "the host records no work"; }
 const char* host_convolution_library(Device, std::string*) { return "libraries of convolutions are for GPUs"; }
 
 constexpr DeviceApi kHostApi = {host_allocate, host_release, host_copy, host_clear, host_synchronize, host_properties, host_count,
-                                host_make,     host_done,    host_record, host_wait, host_done,       host_done,       host_convolution_library};
+                                host_make,     host_done,    host_record, host_wait, host_done,       host_done,       host_no_recording,
+                                [](Device d, void**) { return host_no_recording(d); }, host_done, host_done, host_convolution_library};
 
 struct Entry {
   std::atomic<const DeviceApi*> api{nullptr};  // installed

@@ -54,6 +54,11 @@ struct DeviceApi {
   const char* (*wait)(Device, void* mark, void* stream);     // what is queued on `stream` from now on comes after the mark
   const char* (*wait_on_host)(Device, void* mark);           // returns when the marked work is done
   const char* (*drop_mark)(Device, void* mark);
+  // Between the two calls, work on the default stream is noted instead of done (tensor/recording.h); replay queues all of it. GPUs only.
+  const char* (*begin_recording)(Device);
+  const char* (*end_recording)(Device, void** recording);
+  const char* (*replay)(Device, void* recording);
+  const char* (*drop_recording)(Device, void* recording);
   const char* (*convolution_library)(Device, std::string* name);  // "cuDNN 9.13.0", or why there is none
 };
 

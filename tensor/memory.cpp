@@ -41,6 +41,85 @@ class Pool {
     const DeviceApi& api = device_api(d);
     const std::size_t block = block_bytes(bytes);
     const std::lock_guard lock(mutex_);
+    if (owner_) {
+      if (void* data = take_held(block)) return data;
+    }
+    void* data = take_free(api, d, bytes, block);
+    if (owner_) owner_of_[data] = owner_;
+    return data;
+  }
+
+  void give_back(Device d, void* data, std::size_t bytes) noexcept {
+    const std::size_t block = block_bytes(bytes);
+    const std::lock_guard lock(mutex_);
+    try {
+      const auto found = owner_of_.find(data);
+      if (const void* owner = found != owner_of_.end() ? found->second : owner_) {
+        held_[owner].push_back({data, bytes});  // still counted as live: the recording uses it
+        owner_of_[data] = owner;
+        return;
+      }
+    } catch (const std::bad_alloc&) {  // no room for the note: better lost than given to another
+      return;
+    }
+    free_or_release(d, data, bytes, block);
+  }
+
+  void hold(const void* owner) {
+    const std::lock_guard lock(mutex_);
+    owner_ = owner;
+  }
+  void stop_holding(Device d, const void* owner) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(owner_of_, [&](const auto& entry) { return entry.second == owner; });
+    const auto found = held_.find(owner);
+    if (found == held_.end()) return;
+    for (const Held& h : found->second) free_or_release(d, h.data, h.bytes, block_bytes(h.bytes));
+    held_.erase(found);
+  }
+
+  MemoryStats stats() {
+    const std::lock_guard lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    stats_.peak = stats_.live;
+  }
+  void release_cache(Device d) {
+    const std::lock_guard lock(mutex_);
+    if (stats_.cached) shrink(device_api(d), d, 0);
+    highest_live_ = stats_.live;
+  }
+  void set_limit(Device d, std::size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    limit_ = bytes;
+    if (limit_ && stats_.cached) shrink(device_api(d), d, limit_ > stats_.live ? limit_ - stats_.live : 0);
+  }
+
+ private:
+  struct Block {
+    void* data;
+    std::uint64_t freed;  // when, on clock_
+  };
+  struct Held {
+    void* data;
+    std::size_t bytes;  // as asked for
+  };
+
+  // One that the recording under way gave back itself.
+  void* take_held(std::size_t block) {
+    std::vector<Held>& held = held_[owner_];
+    for (std::size_t i = held.size(); i-- > 0;) {
+      if (block_bytes(held[i].bytes) != block || !reuse()) continue;
+      void* data = held[i].data;
+      held.erase(held.begin() + static_cast<std::ptrdiff_t>(i));
+      return data;
+    }
+    return nullptr;
+  }
+
+  void* take_free(const DeviceApi& api, Device d, std::size_t bytes, std::size_t block) {
     if (const auto found = free_.find(block); found != free_.end() && !found->second.empty() && within_limit(block)) {
       void* data = found->second.back().data;  // the youngest: its bytes may still be in the processor's cache
       found->second.pop_back();
@@ -68,9 +147,7 @@ class Pool {
     return data;
   }
 
-  void give_back(Device d, void* data, std::size_t bytes) noexcept {
-    const std::size_t block = block_bytes(bytes);
-    const std::lock_guard lock(mutex_);
+  void free_or_release(Device d, void* data, std::size_t bytes, std::size_t block) noexcept {
     stats_.live -= block;
     if (reuse()) {
       try {
@@ -82,31 +159,6 @@ class Pool {
     }
     device_api(d).release(d, data, reuse() ? block : bytes);
   }
-
-  MemoryStats stats() {
-    const std::lock_guard lock(mutex_);
-    return stats_;
-  }
-  void reset_peak() {
-    const std::lock_guard lock(mutex_);
-    stats_.peak = stats_.live;
-  }
-  void release_cache(Device d) {
-    const std::lock_guard lock(mutex_);
-    if (stats_.cached) shrink(device_api(d), d, 0);
-    highest_live_ = stats_.live;
-  }
-  void set_limit(Device d, std::size_t bytes) {
-    const std::lock_guard lock(mutex_);
-    limit_ = bytes;
-    if (limit_ && stats_.cached) shrink(device_api(d), d, limit_ > stats_.live ? limit_ - stats_.live : 0);
-  }
-
- private:
-  struct Block {
-    void* data;
-    std::uint64_t freed;  // when, on clock_
-  };
 
   bool within_limit(std::size_t block) const { return !limit_ || (stats_.live <= limit_ && block <= limit_ - stats_.live); }
 
@@ -136,6 +188,9 @@ class Pool {
 
   std::mutex mutex_;
   std::map<std::size_t, std::vector<Block>> free_;  // by size class, oldest first; an emptied class keeps its place
+  const void* owner_ = nullptr;                             // the recording under way
+  std::map<void*, const void*> owner_of_;                   // of blocks that a recording uses
+  std::map<const void*, std::vector<Held>> held_;           // those of them that no tensor lives in
   MemoryStats stats_;
   std::size_t limit_ = 0, highest_live_ = 0;
   std::uint64_t clock_ = 0;
@@ -172,5 +227,7 @@ MemoryStats memory_stats(Device d) { return pool(d).stats(); }
 void reset_peak(Device d) { pool(d).reset_peak(); }
 void release_cache(Device d) { pool(d).release_cache(d); }
 void set_memory_limit(Device d, std::size_t bytes) { pool(d).set_limit(d, bytes); }
+void hold_memory(Device d, const void* owner) { pool(d).hold(owner); }
+void stop_holding(Device d, const void* owner) noexcept { pool(d).stop_holding(d, owner); }
 
 }  // namespace vg

@@ -17,4 +17,9 @@ struct Storage {
   void* data = nullptr;   // nullptr when bytes == 0
 };
 
+// From now on blocks that a device's pool gives or takes back are set aside for `owner` (a recording), until hold_memory(d, nullptr). Whatever tensor
+// they served, they serve no other until stop_holding.
+void hold_memory(Device d, const void* owner);
+void stop_holding(Device d, const void* owner) noexcept;
+
 }  // namespace vg

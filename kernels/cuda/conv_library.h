@@ -1,5 +1,5 @@
 // Convolution by a library, behind an interface of our own that is narrow enough to stand in for: one problem in, one plan out, or none. cudnn.cpp
-// implements it with cuDNN, tests/cuda/runtime with plain loops. Which problems go there, and the cache of plans, are the same for both.
+// and cublaslt.cpp implement it, tests/cuda/runtime with plain loops. Which problems go there, and the cache of plans, are the same for both.
 #pragma once
 #include <compare>
 #include <cstdint>
@@ -41,7 +41,7 @@ class ConvLibrary {
   // On the current device. nullptr: the library has no algorithm for this within the rules and the limit.
   virtual std::unique_ptr<ConvPlan> plan(const ConvProblem& p, std::size_t most_workspace) = 0;
 };
-// The one that this build knows, opened: by cudnn.cpp, or by the fake. nullptr and the reason where there is none.
+// The one that this build knows, opened: by nvidia.cpp, or by the fake. nullptr and the reason where there is none.
 std::unique_ptr<ConvLibrary> open_conv_library(std::string* why_not);
 
 // Opened on first use; the outcome stays.

@@ -1,8 +1,8 @@
 // cuDNN's convolutions behind conv_library.h, through its graph interface: describe the operation, ask the heuristics for ways to compute it, drop those
 // that break our rules (order of sums, rounding, workspace), and take the first one that can be finalised: finalising is how cuDNN says "supported".
 // cuDNN is opened when it is first wanted and never linked. Source: cuDNN backend API reference, "Use cases"; header cudnn_graph_v9.h.
-#include "kernels/cuda/conv_library.h"
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/nvidia.h"
 
 #if __has_include(<cudnn_graph.h>)
 #include <cuda_runtime.h>
@@ -266,7 +266,7 @@ class Cudnn : public ConvLibrary {
 
 }  // namespace
 
-std::unique_ptr<ConvLibrary> open_conv_library(std::string* why_not) {
+std::unique_ptr<ConvLibrary> open_cudnn(std::string* why_not) {
   const auto to = [](auto& function) { return reinterpret_cast<void**>(&function); };
   const std::vector<Symbol> symbols = {{"cudnnGetVersion", to(table.get_version)},
                                        {"cudnnGetCudartVersion", to(table.get_cudart_version)},
@@ -296,7 +296,7 @@ std::unique_ptr<ConvLibrary> open_conv_library(std::string* why_not) {
 #else
 namespace vg::gpu {
 
-std::unique_ptr<ConvLibrary> open_conv_library(std::string* why_not) {
+std::unique_ptr<ConvLibrary> open_cudnn(std::string* why_not) {
   *why_not = "no cuDNN: this build was made without its headers";
   return nullptr;
 }

@@ -4,6 +4,7 @@
 #include "kernels/cuda/conv_library.h"
 #include "kernels/cuda/errors.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/cuda/streams.h"
 #include "kernels/kernel.h"
 #include "tensor/device.h"
 
@@ -37,7 +38,8 @@ const char* release(Device d, void* data, std::size_t) {
 const char* copy(void* to, Device to_device, const void* from, Device from_device, std::size_t bytes, void* stream) {
   const Device owner = to_device.on_host() ? from_device : to_device;
   if (const char* why = reason(cudaSetDevice(owner.index))) return why;
-  const auto queue = static_cast<cudaStream_t>(stream);
+  const cudaStream_t queue = stream_of(owner.index, stream);
+  if ((to_device.on_host() || from_device.on_host()) && recording(owner.index)) return say("a copy to or from host memory cannot be recorded");
   if (to_device.on_host()) return reason(staging(owner.index, true).down(to, from, bytes, queue));
   if (from_device.on_host()) return reason(staging(owner.index, false).up(to, from, bytes, queue));
   if (to_device == from_device) return reason(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, queue));
@@ -46,13 +48,15 @@ const char* copy(void* to, Device to_device, const void* from, Device from_devic
 
 const char* clear(Device d, void* data, std::size_t bytes, void* stream) {
   if (const char* why = reason(cudaSetDevice(d.index))) return why;
-  return reason(cudaMemsetAsync(data, 0, bytes, static_cast<cudaStream_t>(stream)));
+  return reason(cudaMemsetAsync(data, 0, bytes, stream_of(d.index, stream)));
 }
 
 const char* synchronize(Device d, void* stream) {
   if (const char* why = reason(cudaSetDevice(d.index))) return why;
-  const cudaError_t error = cudaStreamSynchronize(static_cast<cudaStream_t>(stream));
-  if (error == cudaSuccess) note_synchronized(stream);
+  if (recording(d.index)) return say("work that is being recorded cannot be waited for");
+  const cudaStream_t queue = stream_of(d.index, stream);
+  const cudaError_t error = cudaStreamSynchronize(queue);
+  if (error == cudaSuccess) note_synchronized(queue);
   return reason(error);
 }
 
@@ -72,16 +76,27 @@ const char* record(Device d, void** mark, void* stream) {
   if (const char* why = reason(cudaSetDevice(d.index))) return why;
   if (!*mark)
     if (const char* why = reason(cudaEventCreateWithFlags(reinterpret_cast<cudaEvent_t*>(mark), cudaEventDisableTiming))) return why;
-  return reason(cudaEventRecord(static_cast<cudaEvent_t>(*mark), static_cast<cudaStream_t>(stream)));
+  return reason(cudaEventRecord(static_cast<cudaEvent_t>(*mark), stream_of(d.index, stream)));
 }
 
 const char* wait(Device d, void* mark, void* stream) {
   if (const char* why = reason(cudaSetDevice(d.index))) return why;
-  return reason(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(mark), 0));
+  return reason(cudaStreamWaitEvent(stream_of(d.index, stream), static_cast<cudaEvent_t>(mark), 0));
 }
 
 const char* wait_on_host(Device, void* mark) { return reason(cudaEventSynchronize(static_cast<cudaEvent_t>(mark))); }
 const char* drop_mark(Device, void* mark) { return reason(cudaEventDestroy(static_cast<cudaEvent_t>(mark))); }
+
+const char* begin_recording(Device d) {
+  if (const char* why = reason(cudaSetDevice(d.index))) return why;
+  return begin_recording(d.index);
+}
+const char* end_recording(Device d, void** graph) { return end_recording(d.index, graph); }
+const char* replay(Device d, void* graph) {
+  if (const char* why = reason(cudaSetDevice(d.index))) return why;
+  return replay(d.index, graph);
+}
+const char* drop_recording(Device, void* graph) { return drop_recording(graph); }
 
 std::string cuda_version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
 
@@ -118,7 +133,8 @@ const char* count(int* devices) {
 extern "C" __attribute__((visibility("default"))) const vg::Plugin* vg_plugin(int abi) {
   using namespace vg::gpu;
   static constexpr vg::DeviceApi api = {allocate,    release, copy, clear,        synchronize, properties, count, make_stream,
-                                        drop_stream, record,  wait, wait_on_host, drop_mark,   convolution_library};
+                                        drop_stream, record,  wait, wait_on_host, drop_mark,
+                                        begin_recording, end_recording, replay, drop_recording, convolution_library};
   static const vg::Plugin plugin = {vg::kPluginAbi,         VG_VERSION, sizeof(vg::Tensor), sizeof(vg::Exec), vg::DeviceKind::cuda,
                                     vg::KernelImpl::head(), &api};
   return abi == vg::kPluginAbi ? &plugin : nullptr;

@@ -6,6 +6,8 @@
 
 #include "tensor/error.h"
 #include "tensor/tensor.h"
+#include "tensor/recording.h"
+#include "tensor/stream.h"
 
 namespace vg {
 namespace {
@@ -88,6 +90,16 @@ TEST(Device, HostPropertiesAreFilled) {
   EXPECT_NO_THROW(synchronize(kSim));
 }
 
+TEST(Device, ARecordingOnTheHostIsACall) {
+  Recording recording(kSim);
+  int calls = 0;
+  recording.record([&] { ++calls; });
+  EXPECT_EQ(calls, 0);
+  recording.replay(), recording.replay();
+  EXPECT_EQ(calls, 2);
+  message_of(ErrorCode::invalid_argument, [&] { recording.record([] {}); });
+}
+
 // What follows installs things for good, so each runs in a process of its own.
 int loads = 0;
 void loader_that_finds_nothing() {
@@ -153,6 +165,10 @@ constexpr DeviceApi kFakeGpu = {
     [](Device, void*, void*) -> const char* { return "waiting is not for today"; },
     [](Device, void*) -> const char* { return nullptr; },
     [](Device, void*) -> const char* { return nullptr; },
+    [](Device) -> const char* { return "it cannot record"; },
+    nullptr,
+    nullptr,
+    nullptr,
     [](Device, std::string* name) -> const char* {
       *name = "a library";
       return nullptr;
@@ -172,6 +188,16 @@ void expect_a_gpu() {
     EXPECT_EQ(to_host<float>(zeros({5}, DType::f32, gpu)), std::vector<float>(5, 0.0f));
     EXPECT_EQ(memory_stats(gpu).live, block_bytes(132));
     EXPECT_EQ(message_of(ErrorCode::no_device, [&] { device_properties(gpu); }), "cuda:1: no properties today");
+    const Stream first(gpu), second(gpu);
+    EXPECT_EQ(message_of(ErrorCode::no_device, [&] { const Stream third(gpu); }), "cuda:1: making a stream failed: no more streams");
+    Mark mark(gpu);
+    EXPECT_NO_THROW(mark.hold(nullptr)) << "never recorded";
+    mark.record(first.handle());
+    EXPECT_EQ(message_of(ErrorCode::no_device, [&] { mark.hold(second.handle()); }), "cuda:1: waiting between streams failed: waiting is not for today");
+    EXPECT_EQ(convolution_library(gpu), "a library");
+    Recording recording(gpu);
+    EXPECT_EQ(message_of(ErrorCode::no_device, [&] { recording.record([] {}); }), "cuda:1: recording failed: it cannot record");
+    message_of(ErrorCode::invalid_argument, [&] { recording.replay(); });
   }
   EXPECT_EQ(memory_stats(gpu).live, 0u);
   std::exit(testing::Test::HasFailure() ? 1 : 0);
