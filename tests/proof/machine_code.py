@@ -25,10 +25,10 @@ FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-lineinfo", "-DNDEBUG
 # kernel (regular expression over the demangled name) -> instruction (prefix) -> least number of them, on every architecture or from sm_80 on.
 # A kernel for fours must load 128 bits at once; products on tensor cores must be HMMA with fragments by LDSM and copies by LDGSTS (cp.async).
 GATES = [
-    (r"conv_(gemm|weight)_kernel<.*4, \d+>", {"LDG.E.128": 1, "LDS.128": 2, "STS.128": 1, "FFMA": 64}),
-    (r"(add|accumulate|activation_\w+|norm_apply|norm_backward|adam_step|sgd_step|copy_channels)_kernel<4>", {"LDG.E.128": 1, "STG.E.128": 1}),
-    (r"fill_kernel<4>", {"STG.E.128": 1}),
-    (r"(norm_moments|norm_backward_sums|channel_sum|sum_squares)_kernel<4>", {"LDG.E.128": 1}),
+    (r"conv_(gemm|weight)_kernel<(?!vg).*4, \d+>", {"LDG.E.128": 1, "LDS.128": 2, "STS.128": 1, "FFMA": 64}),
+    (r"(add|accumulate|activation_\w+|norm_apply|norm_backward|adam_step|sgd_step|copy_channels)_kernel<4(, float)?>", {"LDG.E.128": 1, "STG.E.128": 1}),
+    (r"fill_kernel<4(, float)?>", {"STG.E.128": 1}),
+    (r"(norm_moments|norm_backward_sums|channel_sum|sum_squares)_kernel<4(, float)?>", {"LDG.E.128": 1}),
 ]
 GATES_SM80 = [
     (r"conv_tensor_kernel", {"HMMA.16816": 16, "LDSM": 4, "LDGSTS.E.BYPASS.128": 2}),
