@@ -105,19 +105,7 @@ void clip_scale(const Exec& ex, Tensor& scalars, const Tensor& sum, const ClipPa
 
 __global__ __launch_bounds__(32) void loss_scale_step_kernel(float* scalars, float* state, const float* sum, LossScaleParams p) {
   if (threadIdx.x != 0) return;
-  const float total = sum[0], scale = state[kScale], norm = sqrtf(total) / scale, factor = p.max_norm / (norm + 1e-6f);
-  if (total - total == 0.0f) {  // finite
-    scalars[kGradScale] = (p.max_norm > 0.0f && factor < 1.0f ? factor : 1.0f) / scale;
-    scalars[kSkip] = 0.0f;
-    const bool grows = state[kGoodSteps] + 1.0f >= static_cast<float>(p.interval);
-    state[kScale] = grows ? scale * p.growth : scale;
-    state[kGoodSteps] = grows ? 0.0f : state[kGoodSteps] + 1.0f;
-  } else {
-    scalars[kSkip] = 1.0f;
-    state[kScale] = scale * p.backoff;
-    state[kGoodSteps] = 0.0f;
-    state[kSkippedSteps] += 1.0f;
-  }
+  next_loss_scale(scalars, state, sum[0], sqrtf(sum[0]) / state[kScale], p);
 }
 
 void loss_scale_step(const Exec& ex, Tensor& scalars, Tensor& state, const Tensor& sum, const LossScaleParams& p) {

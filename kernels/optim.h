@@ -44,6 +44,22 @@ struct LossScaleParams {
   std::int32_t interval = 2000;
   float max_norm = 0.0f;  // of the gradient, as in ClipParams
 };
+// The rule, for every device. total: the sum; norm: of the gradient without its scale.
+constexpr void next_loss_scale(float* scalars, float* state, float total, float norm, const LossScaleParams& p) {
+  const float scale = state[kScale], factor = p.max_norm / (norm + 1e-6f);
+  if (total - total == 0.0f) {  // finite
+    scalars[kGradScale] = (p.max_norm > 0.0f && factor < 1.0f ? factor : 1.0f) / scale;
+    scalars[kSkip] = 0.0f;
+    const bool grows = state[kGoodSteps] + 1.0f >= static_cast<float>(p.interval);
+    state[kScale] = grows ? scale * p.growth : scale;
+    state[kGoodSteps] = grows ? 0.0f : state[kGoodSteps] + 1.0f;
+  } else {
+    scalars[kSkip] = 1.0f;
+    state[kScale] = scale * p.backoff;
+    state[kGoodSteps] = 0.0f;
+    state[kSkippedSteps] += 1.0f;
+  }
+}
 VG_KERNEL(loss_scale_step, Tensor& scalars, Tensor& state, const Tensor& sum, const LossScaleParams& p);
 
 }  // namespace vg

@@ -113,20 +113,9 @@ void clip_scale(const Exec&, Tensor& scalars, const Tensor& sum, const ClipParam
 }
 
 void loss_scale_step(const Exec&, Tensor& scalar_values, Tensor& state_values, const Tensor& sum, const LossScaleParams& p) {
-  float *scalars = scalar_values.data<float>(), *state = state_values.data<float>();
-  const float total = sum.data<float>()[0], scale = state[kScale], norm = std::sqrt(total) / scale, factor = p.max_norm / (norm + 1e-6f);
-  if (total - total == 0.0f) {  // finite
-    scalars[kGradScale] = (p.max_norm > 0.0f && factor < 1.0f ? factor : 1.0f) / scale;
-    scalars[kSkip] = 0.0f;
-    const bool grows = state[kGoodSteps] + 1.0f >= static_cast<float>(p.interval);
-    state[kScale] = grows ? scale * p.growth : scale;
-    state[kGoodSteps] = grows ? 0.0f : state[kGoodSteps] + 1.0f;
-  } else {
-    scalars[kSkip] = 1.0f;
-    state[kScale] = scale * p.backoff;
-    state[kGoodSteps] = 0.0f;
-    state[kSkippedSteps] += 1.0f;
-  }
+  float* const state = state_values.data<float>();
+  const float total = sum.data<float>()[0];
+  next_loss_scale(scalar_values.data<float>(), state, total, std::sqrt(total) / state[kScale], p);
 }
 
 }  // namespace cpu

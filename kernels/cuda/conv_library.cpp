@@ -21,7 +21,7 @@ struct Entry {
 struct State {
   std::mutex mutex;
   bool tried = false;
-  std::unique_ptr<ConvLibrary> library;
+  std::unique_ptr<ConvLibrary> opened;
   std::string why_not;
   std::map<ConvProblem, Entry> plans;
   std::uint64_t clock = 0;
@@ -35,7 +35,7 @@ State& state() {
 void open_once(State& s) {
   if (s.tried) return;
   s.tried = true;
-  s.library = open_conv_library(&s.why_not);
+  s.opened = open_conv_library(&s.why_not);
 }
 
 // Few channels leave a matrix product's tiles empty: there our own kernels are written for the case. The bound is a guess until a GPU has timed both.
@@ -59,7 +59,7 @@ ConvLibrary* conv_library(std::string* why_not) {
   const std::lock_guard lock(s.mutex);
   open_once(s);
   if (why_not) *why_not = s.why_not;
-  return s.library.get();
+  return s.opened.get();
 }
 
 std::shared_ptr<ConvPlan> find_plan(const ConvProblem& p, ConvAlgorithm::Engine engine) {
@@ -68,7 +68,7 @@ std::shared_ptr<ConvPlan> find_plan(const ConvProblem& p, ConvAlgorithm::Engine 
   State& s = state();
   const std::lock_guard lock(s.mutex);
   open_once(s);
-  if (!s.library) {
+  if (!s.opened) {
     if (engine == Engine::library) fail(ErrorCode::no_device, "{}", s.why_not);
     return nullptr;
   }
@@ -80,7 +80,7 @@ std::shared_ptr<ConvPlan> find_plan(const ConvProblem& p, ConvAlgorithm::Engine 
         if (it->second.used < oldest->second.used) oldest = it;
       s.plans.erase(oldest);
     }
-    found = s.plans.emplace(p, Entry{s.library->plan(p, kMostWorkspace), 0}).first;
+    found = s.plans.emplace(p, Entry{s.opened->plan(p, kMostWorkspace), 0}).first;
     ++(found->second.plan ? s.statistics.made : s.statistics.refused);
   } else {
     ++s.statistics.found;

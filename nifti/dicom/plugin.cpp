@@ -125,13 +125,20 @@ void pass_groups(const gdcm::DataSet& item, int frame, const Sink& sink) {
   }
 }
 
+// One of GDCM's readers on bytes in memory.
+template <class Reader>
+struct Opened {
+  Opened(const void* bytes, std::size_t size) : memory(bytes, size), in(&memory) { reader.SetStream(in); }
+  Memory memory;
+  std::istream in;
+  Reader reader;
+};
+
 const char* header(const void* bytes, std::size_t size, const Sink& sink) {
   quiet();
   try {
-    Memory memory(bytes, size);
-    std::istream in(&memory);
-    gdcm::Reader reader;
-    reader.SetStream(in);
+    Opened<gdcm::Reader> opened(bytes, size);
+    gdcm::Reader& reader = opened.reader;
     std::set<gdcm::Tag> wanted{{0x5200, 0x9229}, {0x5200, 0x9230}};  // up to the last of them, which comes before the pixels
     for (const Tag& tag : kTags) wanted.emplace(tag.group, tag.element);
     if (!(is_deflated(bytes, size) ? reader.Read() : reader.ReadSelectedTags(wanted))) return "no DICOM data set that can be read";
@@ -159,10 +166,8 @@ const char* header(const void* bytes, std::size_t size, const Sink& sink) {
 const char* pixels(const void* bytes, std::size_t size, void (*take)(void*, const void*, std::size_t), void* context) {
   quiet();
   try {
-    Memory memory(bytes, size);
-    std::istream in(&memory);
-    gdcm::Reader reader;
-    reader.SetStream(in);
+    Opened<gdcm::Reader> opened(bytes, size);
+    gdcm::Reader& reader = opened.reader;
     if (!reader.Read()) return "the data set cannot be read to its end";
     const gdcm::DataSet& set = reader.GetFile().GetDataSet();
     const gdcm::DataElement* data = nullptr;
@@ -171,7 +176,7 @@ const char* pixels(const void* bytes, std::size_t size, void (*take)(void*, cons
       if (!data && set.FindDataElement(key)) data = &set.GetDataElement(key);
     }
     if (!data) return "(7FE0,0010) PixelData is missing";
-    if (memory.cut && !is_deflated(bytes, size)) return "(7FE0,0010) PixelData is longer than the file: truncated";
+    if (opened.memory.cut && !is_deflated(bytes, size)) return "(7FE0,0010) PixelData is longer than the file: truncated";
     if (const gdcm::ByteValue* value = data->GetByteValue()) {
       std::vector<std::uint16_t> words;
       const void* first = value->GetPointer();
@@ -193,12 +198,9 @@ const char* pixels(const void* bytes, std::size_t size, void (*take)(void*, cons
       return nullptr;
     }
     if (!data->GetSequenceOfFragments()) return "(7FE0,0010) PixelData is empty";
-    Memory again(bytes, size);
-    std::istream in_again(&again);
-    gdcm::ImageReader images;
-    images.SetStream(in_again);
-    if (!images.Read()) return "(7FE0,0010) PixelData cannot be decoded";
-    const gdcm::Image& image = images.GetImage();
+    Opened<gdcm::ImageReader> images(bytes, size);
+    if (!images.reader.Read()) return "(7FE0,0010) PixelData cannot be decoded";
+    const gdcm::Image& image = images.reader.GetImage();
     std::vector<char> buffer(image.GetBufferLength());
     if (!image.GetBuffer(buffer.data())) return "(7FE0,0010) PixelData cannot be decoded";
     take(context, buffer.data(), buffer.size());
