@@ -68,21 +68,25 @@ void multiply(const Exec& ex, const Gather& g, const float* x0, const float* x1,
 
   VG_LAUNCH(ex, conv_pack_kernel, simt::blocks_for(std::int64_t{g.channels()} * cut.padded, kThreads), kThreads, 0, packed, w, g, inputs,
             first_column, columns, cut.padded);
-  gather_taps(ex, g, taps);
-
   const bool fours = g.channels0 % 4 == 0 && in_fours(g.channels1, x0, x1);
+  const bool few = few_channels(g);
+  gather_taps(ex, g, fours ? 4 : 1, taps);
   const std::int64_t lattice = gather_class(g, 0).lattice().voxels();  // class 0 is the largest
   const std::int64_t tiles = (lattice * g.samples + cut.tile_m - 1) / cut.tile_m;
   const dim3 grid(simt::blocks_for(tiles * (cut.padded / cut.tile_n), 1), static_cast<unsigned>(cut.splits),
                   static_cast<unsigned>(g.classes));
-  const auto launch = [&](const auto& conv_gemm_any, unsigned block) {
-    VG_LAUNCH(ex, conv_gemm_any, grid, block, 0, g, x0, x1, taps, packed, cut.padded, sink, partial, partial_stride);
+  const auto launch = [&](auto m, auto n, auto rows) {
+    constexpr int kM = decltype(m)::value, kN = decltype(n)::value, kRows = decltype(rows)::value;
+    const auto conv_gemm_any = fours ? conv_gemm_kernel<kM, kN, kRows, 4>
+                               : few ? conv_gemm_kernel<kM, kN, kRows, 0>
+                                     : conv_gemm_kernel<kM, kN, kRows, 1>;
+    VG_LAUNCH(ex, conv_gemm_any, grid, kM / kRows * (kN / 4), 0, g, x0, x1, taps, packed, cut.padded, sink, partial, partial_stride);
   };
   switch (cut.tile_n) {
-    case 8: launch(fours ? conv_gemm_kernel<128, 8, 2, 4> : conv_gemm_kernel<128, 8, 2, 1>, 128); break;
-    case 16: launch(fours ? conv_gemm_kernel<256, 16, 4, 4> : conv_gemm_kernel<256, 16, 4, 1>, 256); break;
-    case 32: launch(fours ? conv_gemm_kernel<128, 32, 4, 4> : conv_gemm_kernel<128, 32, 4, 1>, 256); break;
-    default: launch(fours ? conv_gemm_kernel<128, 64, 8, 4> : conv_gemm_kernel<128, 64, 8, 1>, 256); break;
+    case 8: launch(number<128>, number<8>, number<2>); break;
+    case 16: launch(number<256>, number<16>, number<4>); break;
+    case 32: launch(number<128>, number<32>, number<4>); break;
+    default: launch(number<128>, number<64>, number<8>); break;
   }
   if (cut.splits > 1)
     VG_LAUNCH(ex, conv_splits_kernel<kThreads>, simt::blocks_for(partial_stride / 4, kThreads), kThreads, 0, sink, partial, partial_stride,

@@ -62,34 +62,57 @@ __host__ __device__ inline GatherClass gather_class(const Gather& g, int number)
 }
 
 // Row (tap, channel) of the matrix product: which number a voxel contributes to it. At q = (qd, qh, qw) of sample n the source's element is
-// (voxel number of (n, q in_step)) * channels + offset, and it is zero unless q in_step + (d, h, w) lies inside the source.
-struct Tap {
-  std::int64_t offset;
-  int d, h, w;
-  int source;  // 0 or 1
+// (voxel number of (n, q in_step)) * channels + offset(), and it is zero unless q in_step + (d, h, w) lies inside the source. One 128-bit load.
+struct alignas(16) Tap {
+  std::int64_t place;  // 2 offset + source
+  std::int32_t d;      // kNoTap: no row of the product; always outside
+  std::int16_t h, w;
+  __device__ int source() const { return static_cast<int>(place & 1); }  // 0 or 1
+  __device__ std::int64_t offset() const { return place >> 1; }
 };
+inline constexpr int kNoTap = -(1 << 30);
+inline constexpr int kFarthest = 0x7fff;  // voxels that a tap may be away from its output: what Tap has room for
 
-// taps[class, row]. grid: (rows, classes). Made on the device: no host memory has to outlive the call, and a captured graph can replay it.
+// taps[class, row / V] for every V-th row: V neighbouring channels of one tap move as one. grid: (rows / V, classes). Made on the device: no host memory
+// has to outlive the call, and a captured graph can replay it.
 template <int kBlock>
-__global__ __launch_bounds__(kBlock) void gather_taps_kernel(Tap* __restrict__ taps, Gather g) {
+__global__ __launch_bounds__(kBlock) void gather_taps_kernel(Tap* __restrict__ taps, Gather g, int neighbours) {
   const GatherClass c = gather_class(g, static_cast<int>(blockIdx.y));
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  const std::int64_t entry = static_cast<std::int64_t>(blockIdx.x) * kBlock + threadIdx.x, row = entry * neighbours;
   const int tap = static_cast<int>(row / g.channels()), channel = static_cast<int>(row % g.channels());
   if (tap >= c.taps()) return;
   const int jw = tap % c.w.taps, jh = tap / c.w.taps % c.h.taps, jd = tap / c.w.taps / c.h.taps;
-  Tap t;
-  t.d = c.d.delta + jd * c.d.delta_step;
-  t.h = c.h.delta + jh * c.h.delta_step;
-  t.w = c.w.delta + jw * c.w.delta_step;
-  t.source = channel >= g.channels0;
-  const std::int64_t voxels = (static_cast<std::int64_t>(t.d) * g.axis[1].in + t.h) * g.axis[2].in + t.w;
-  t.offset = voxels * (t.source ? g.channels1 : g.channels0) + (t.source ? channel - g.channels0 : channel);
-  taps[blockIdx.y * g.class_rows + row] = t;
+  const int d = c.d.delta + jd * c.d.delta_step, h = c.h.delta + jh * c.h.delta_step, w = c.w.delta + jw * c.w.delta_step;
+  const bool second = channel >= g.channels0;
+  const std::int64_t voxels = (static_cast<std::int64_t>(d) * g.axis[1].in + h) * g.axis[2].in + w;
+  const std::int64_t offset = voxels * (second ? g.channels1 : g.channels0) + (second ? channel - g.channels0 : channel);
+  taps[blockIdx.y * (g.class_rows / neighbours) + entry] = {2 * offset + (second ? 1 : 0), d, static_cast<std::int16_t>(h),
+                                                            static_cast<std::int16_t>(w)};
 }
 
-inline void gather_taps(const Exec& ex, const Gather& g, Tap* taps) {
-  VG_LAUNCH(ex, gather_taps_kernel<kThreads>, dim3(simt::blocks_for(g.class_rows, kThreads), static_cast<unsigned>(g.classes)), kThreads, 0,
-            taps, g);
+inline void gather_taps(const Exec& ex, const Gather& g, int neighbours, Tap* taps) {
+  VG_LAUNCH(ex, gather_taps_kernel<kThreads>, dim3(simt::blocks_for(g.class_rows / neighbours, kThreads), static_cast<unsigned>(g.classes)),
+            kThreads, 0, taps, g, neighbours);
+}
+
+// Do neighbouring voxels of the only source share sectors of 32 bytes, rather than neighbouring channels? Then the lanes of a warp gather along W.
+inline bool few_channels(const Gather& g) {
+  return g.channels1 == 0 && std::int64_t{g.channels0} * (g.transposed ? 1 : g.axis[2].stride) <= 2;
+}
+
+template <int N>
+inline constexpr std::integral_constant<int, N> number{};  // a template argument as an argument
+
+// Which part of a block's tile (rows x kColumns groups of four columns) thread `thread` multiplies. A warp is 4 rows x 8 columns, or as near as the tile
+// allows: what its lanes read of the two matrices then is one wavefront each (128 bytes of B; 4 rows of A, which 8 lanes share).
+struct TilePart {
+  int row, column;  // the thread's row, counted in what one thread owns, and group of columns
+};
+template <int kColumns>
+__device__ inline TilePart tile_part(int thread) {
+  constexpr int kAcross = kColumns < 8 ? kColumns : 8, kDown = 32 / kAcross, kWarps = kColumns / kAcross;
+  const int warp = thread / 32, lane = thread % 32;
+  return {warp / kWarps * kDown + lane / kAcross, warp % kWarps * kAcross + lane % kAcross};
 }
 
 // source: (N, D, H, W, channels0) and perhaps a second one; destination: the extents of the output.
@@ -112,6 +135,10 @@ inline Gather make_gather(const Shape& source, int channels1, const Shape& desti
          p.pad[i],
          transposed ? p.stride[i] : 1,
          1};
+    if (std::int64_t{a.kernel - 1} * a.dilation > kFarthest || a.pad > kFarthest)
+      throw Error(ErrorCode::unsupported, "convolution: a kernel of " + std::to_string(a.kernel) + " with dilation " +
+                                              std::to_string(a.dilation) + " and padding " + std::to_string(a.pad) + " (at most " +
+                                              std::to_string(kFarthest) + " voxels away on this device)");
     int common = a.classes, rest = a.dilation;  // Euclid
     while (rest != 0) {
       const int next = common % rest;

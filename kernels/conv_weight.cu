@@ -30,17 +30,26 @@ __device__ inline void advance(Voxel& v, const Advance& by, const Extent& e) {
 }
 
 // partial[n, chunk, r, padded columns]. grid: (tiles of r x tiles of o, chunks, samples). Block: BR rows x BN columns; thread: TR x 4 of them.
-// V: 4 when four neighbouring channels of x are one load, else 1; dy_fours: the same for dy.
+// V, how x is read: 4: four neighbouring channels are one load; 1: neighbouring lanes read neighbouring rows r; 0: neighbouring voxels of an image with so
+// few channels that these are what lies side by side. dy_fours: four neighbouring columns of dy are one load.
 template <class T, int BR, int BN, int TR, int V, int kBlock = BR / TR*(BN / 4)>
-__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : kBlock == 64 ? 4 : 384 / kBlock) void conv_weight_kernel(
-    Gather g, const T* __restrict__ x0, const T* __restrict__ x1, const Tap* __restrict__ taps, const T* __restrict__ dy, int columns,
-    bool dy_fours, int padded, float* __restrict__ partial, std::int64_t chunk) {
+__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2
+                                     : kBlock == 64
+                                         ? 4
+                                         : 384 / kBlock) void conv_weight_kernel(Gather g, const T* __restrict__ x0,
+                                                                                 const T* __restrict__ x1, const Tap* __restrict__ taps,
+                                                                                 const T* __restrict__ dy, int columns, bool dy_fours,
+                                                                                 int padded, float* __restrict__ partial,
+                                                                                 std::int64_t chunk) {
+  constexpr int kNeighbours = V == 4 ? 4 : 1;  // channels of one load
   constexpr int kApart = kBlock / (BR / 4), kLoadsA = kVoxelStep / kApart;
-  constexpr int kWordsB = kVoxelStep * BN / 4, kLoadsB = (kWordsB - 1) / kBlock + 1;
-  constexpr int kTaps = 4 / V, kGroups = TR / 4;
-  static_assert(kVoxelStep % kApart == 0 && TR % 4 == 0);
-  SIMT_SHARED(Pack<4>, tile_a, [2][kVoxelStep][BR / 4]);
+  constexpr int kNumbersB = kVoxelStep * BN, kLoadsB = (kNumbersB - 1) / (4 * kBlock) + 1;
+  constexpr int kGroups = TR / 4;
+  static_assert(BR == 128 && kVoxelStep % kApart == 0 && TR % 4 == 0 && kVoxelStep == 16 && kNumbersB % kBlock == 0);
+  SIMT_SHARED(Pack<4>,
+              tile_a, [2][kVoxelStep][BR / 4 + (V == 0 ? 1 : 0)]);  // V = 0: lanes with 8 voxels, and one row of each, write at once
   SIMT_SHARED(Pack<4>, tile_b, [2][kVoxelStep][BN / 4]);
+  SIMT_SHARED(Tap, tap_of, [BR / kNeighbours]);
 
   const Extent in{g.axis[0].in, g.axis[1].in, g.axis[2].in}, out{g.axis[0].out, g.axis[1].out, g.axis[2].out};
   const std::int64_t voxels = out.voxels(), begin = blockIdx.y * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
@@ -48,52 +57,93 @@ __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : kBlock == 64 ? 4 : 384 
   const int first_row = static_cast<int>(blockIdx.x) / column_tiles * BR, first_column = static_cast<int>(blockIdx.x) % column_tiles * BN;
   const int row_tiles = static_cast<int>(gridDim.x) / column_tiles;
 
-  // Thread t gathers rows r = 4 (t mod BR/4) .. + 3 of voxels t / (BR/4), then kApart further on, ... Its taps never change, but are read from the
-  // table (that is, from the cache) each time: they would take too many registers.
-  const int my_word = thread % (BR / 4), my_voxel = thread / (BR / 4), my_r = first_row + my_word * 4;
-  const Advance apart{kApart / out.w / out.h, kApart / out.w % out.h, kApart % out.w};
-  const int my_column = thread % (BN / 4), my_row = thread / (BN / 4) * 4;
+  for (int i = thread; i < BR / kNeighbours; i += kBlock) {
+    const int entry = first_row / kNeighbours + i;
+    Tap t{0, kNoTap, 0, 0};
+    if (entry * kNeighbours < depth) t = taps[entry];
+    tap_of[i] = t;
+  }
+  __syncthreads();
+
+  // With q = t mod BR/4, thread t gathers rows 4 q .. 4 q + 3 (V = 4), or q, q + 32, q + 64, q + 96 (V = 1), of voxels t / (BR/4), then kApart further on, ...
+  // V = 0: always the same voxel t mod 16, of every kBlock/32-th octet of rows its even ones (lanes below 16) or its odd ones.
+  const int lane = thread % 32, upper = lane / 16, my_word = V == 0 ? thread / 32 : thread % (BR / 4);
+  const int my_voxel = V == 0 ? lane % 16 : thread / (BR / 4);
+  constexpr int kAdvance = V == 0 ? kVoxelStep : kApart;
+  const Advance apart{kAdvance / out.w / out.h, kAdvance / out.w % out.h, kAdvance % out.w};
+  // Of dy, four columns at number 4 t of the tile, then 4 kBlock further on; or one column at number t, then kBlock further on: lanes side by side.
+  const int first_b = dy_fours ? 4 * thread : thread, row_b = first_b / BN, column_b = first_column + first_b % BN;
+  const TilePart part = tile_part<BN / 4>(thread);
+  const int my_column = part.column, my_row = part.row * 4;
 
   for (int n = static_cast<int>(blockIdx.z); n < g.samples; n += static_cast<int>(gridDim.z)) {
     Voxel z = voxel_at(begin + my_voxel, out);
+    const T* my_dy = dy + (n * voxels + row_b) * columns + column_b;
+    const std::int64_t dy_end = first_b < kNumbersB && column_b < columns ? end - row_b : 0;
     Pack<4> next_a[kLoadsA], next_b[kLoadsB];
+    const auto gather = [&](const Tap& t, const Voxel& at, bool real) {
+      const int d = at.d * g.axis[0].stride, h = at.h * g.axis[1].stride, w = at.w * g.axis[2].stride;
+      const bool inside = real && static_cast<unsigned>(d + t.d) < static_cast<unsigned>(in.d) &&
+                          static_cast<unsigned>(h + t.h) < static_cast<unsigned>(in.h) &&
+                          static_cast<unsigned>(w + t.w) < static_cast<unsigned>(in.w);
+      const bool second = V != 0 && t.source();
+      const T* source = second ? x1 : x0;
+      const int channels = second ? g.channels1 : g.channels0;
+      return inside ? load<kNeighbours>(source + (n * in.voxels() + row_at(d, h, w, in)) * channels + t.offset()) : Pack<kNeighbours>{};
+    };
     const auto fetch = [&](std::int64_t first) {  // voxels first .. first + 15 of the sample; called in ascending order
-      Voxel at = z;
-      SIMT_UNROLL for (int e = 0; e < kTaps; ++e) {
-        const Tap t = my_r + e * V < depth ? taps[my_r + e * V] : Tap{0, -(1 << 30), 0, 0, 0};
-        const T* source = t.source ? x1 : x0;
-        const int channels = t.source ? g.channels1 : g.channels0;
-        at = z;
-        SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
-          const int d = at.d * g.axis[0].stride, h = at.h * g.axis[1].stride, w = at.w * g.axis[2].stride;
-          const bool inside = first + my_voxel + i * kApart < end && static_cast<unsigned>(d + t.d) < static_cast<unsigned>(in.d) &&
-                              static_cast<unsigned>(h + t.h) < static_cast<unsigned>(in.h) &&
-                              static_cast<unsigned>(w + t.w) < static_cast<unsigned>(in.w);
-          Pack<V> value{};
-          if (inside) value = load<V>(source + (n * in.voxels() + row_at(d, h, w, in)) * channels + t.offset);
-          SIMT_UNROLL for (int j = 0; j < V; ++j) next_a[i].v[e * V + j] = value.v[j];
-          advance(at, apart, out);
+      if constexpr (V == 0) {
+        SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) SIMT_UNROLL for (int e = 0; e < 4; ++e) next_a[i].v[e] =
+            gather(tap_of[8 * (my_word + i * (kBlock / 32)) + 2 * e + upper], z, first + my_voxel < end).v[0];
+        advance(z, apart, out);
+      } else {
+        Voxel at = z;
+        SIMT_UNROLL for (int e = 0; e < 4 / kNeighbours; ++e) {
+          const Tap t = tap_of[my_word + e * (BR / 4)];
+          at = z;
+          SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
+            const Pack<kNeighbours> value = gather(t, at, first + my_voxel + i * kApart < end);
+            SIMT_UNROLL for (int j = 0; j < kNeighbours; ++j) next_a[i].v[e * kNeighbours + j] = value.v[j];
+            advance(at, apart, out);
+          }
         }
+        z = at;
       }
-      z = at;
       SIMT_UNROLL for (int i = 0; i < kLoadsB; ++i) {
-        const int word = thread + i * kBlock, column = first_column + word % (BN / 4) * 4;
-        const std::int64_t voxel = first + word / (BN / 4);
         next_b[i] = Pack<4>{};
-        if (word >= kWordsB || voxel >= end) continue;
-        const T* row = dy + (n * voxels + voxel) * columns;
         if (dy_fours) {
-          if (column < columns) next_b[i] = load<4>(row + column);
+          const std::int64_t row = first + i * (4 * kBlock / BN);
+          if (row < dy_end) next_b[i] = load<4>(my_dy + row * columns);
         } else {
-          SIMT_UNROLL for (int j = 0; j < 4; ++j) if (column + j < columns) next_b[i].v[j] = to_float(row[column + j]);
+          SIMT_UNROLL for (int j = 0; j < 4; ++j) {
+            const std::int64_t row = first + (4 * i + j) * (kBlock / BN);
+            if ((4 * i + j) * kBlock < kNumbersB && row < dy_end) next_b[i].v[j] = to_float(my_dy[row * columns]);
+          }
         }
       }
     };
     const auto deposit = [&](int buffer) {
-      SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) tile_a[buffer][my_voxel + i * kApart][my_word] = next_a[i];
+      SIMT_UNROLL for (int i = 0; i < kLoadsA; ++i) {
+        const Pack<4>& v = next_a[i];
+        if constexpr (V == 4) tile_a[buffer][my_voxel + i * kApart][my_word] = v;
+        if constexpr (V == 1) {
+          float* row = tile_a[buffer][my_voxel + i * kApart][0].v;
+          SIMT_UNROLL for (int e = 0; e < 4; ++e) row[my_word + e * (BR / 4)] = v.v[e];
+        }
+        if constexpr (V == 0) {  // lanes 16 apart exchange what makes four neighbouring rows: rows 0 .. 3 of the octet below, 4 .. 7 above
+          const float one = __shfl_xor_sync(0xffffffffu, upper ? v.v[0] : v.v[2], 16),
+                      two = __shfl_xor_sync(0xffffffffu, upper ? v.v[1] : v.v[3], 16);
+          const Pack<4> rows{{upper ? one : v.v[0], upper ? v.v[2] : one, upper ? two : v.v[1], upper ? v.v[3] : two}};
+          tile_a[buffer][my_voxel][2 * (my_word + i * (kBlock / 32)) + upper] = rows;
+        }
+      }
+      float* own = tile_b[buffer][0][0].v + first_b;
       SIMT_UNROLL for (int i = 0; i < kLoadsB; ++i) {
-        const int word = thread + i * kBlock;
-        if (word < kWordsB) tile_b[buffer][word / (BN / 4)][word % (BN / 4)] = next_b[i];
+        if (dy_fours) {
+          if (first_b < kNumbersB) store<4>(own + 4 * i * kBlock, next_b[i]);
+        } else {
+          SIMT_UNROLL for (int j = 0; j < 4; ++j) if ((4 * i + j) * kBlock < kNumbersB) own[(4 * i + j) * kBlock] = next_b[i].v[j];
+        }
       }
     };
 
@@ -184,20 +234,24 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
     float* partial = reinterpret_cast<float*>(
         ex.scratch->reserve<char>(floats * std::int64_t{sizeof(float)} + g.class_rows * std::int64_t{sizeof(Tap)}));
     Tap* taps = reinterpret_cast<Tap*>(partial + floats);
-    gather_taps(ex, g, taps);
-
     const T *a0 = x0.data<T>(), *a1 = data_or_null_of<T>(x1), *b = dy.data<T>();
     const bool fours = g.channels0 % 4 == 0 && in_fours(g.channels1, a0, a1), dy_fours = in_fours(columns, b);
+    const bool few = few_channels(g);
+    gather_taps(ex, g, fours ? 4 : 1, taps);
     const dim3 grid(simt::blocks_for(tiles, 1), static_cast<unsigned>(chunks),
                     static_cast<unsigned>(g.samples < kMaxGridYZ ? g.samples : kMaxGridYZ));
-    const auto launch = [&](const auto& conv_weight_any, unsigned block) {
-      VG_LAUNCH(ex, conv_weight_any, grid, block, 0, g, a0, a1, taps, b, columns, dy_fours, padded, partial, chunk);
+    const auto launch = [&](auto width) {
+      constexpr int kWidth = decltype(width)::value, kRows = kWidth == 64 ? 8 : 4;
+      const auto conv_weight_any = fours ? conv_weight_kernel<T, 128, kWidth, kRows, 4>
+                                   : few ? conv_weight_kernel<T, 128, kWidth, kRows, 0>
+                                         : conv_weight_kernel<T, 128, kWidth, kRows, 1>;
+      VG_LAUNCH(ex, conv_weight_any, grid, 128 / kRows * (kWidth / 4), 0, g, a0, a1, taps, b, columns, dy_fours, padded, partial, chunk);
     };
     switch (tile_n) {
-      case 8: launch(fours ? conv_weight_kernel<T, 128, 8, 4, 4> : conv_weight_kernel<T, 128, 8, 4, 1>, 64); break;
-      case 16: launch(fours ? conv_weight_kernel<T, 128, 16, 4, 4> : conv_weight_kernel<T, 128, 16, 4, 1>, 128); break;
-      case 32: launch(fours ? conv_weight_kernel<T, 128, 32, 4, 4> : conv_weight_kernel<T, 128, 32, 4, 1>, 256); break;
-      default: launch(fours ? conv_weight_kernel<T, 128, 64, 8, 4> : conv_weight_kernel<T, 128, 64, 8, 1>, 256); break;
+      case 8: launch(number<8>); break;
+      case 16: launch(number<16>); break;
+      case 32: launch(number<32>); break;
+      default: launch(number<64>); break;
     }
     VG_LAUNCH(ex, conv_weight_sum_kernel<8>, simt::blocks_for(elements, 32), 256, 0, dw.data(), dw.beta, partial, g.samples,
               static_cast<int>(chunks), elements, padded, static_cast<int>(g.class_rows), g.channels(), columns);

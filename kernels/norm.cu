@@ -135,18 +135,25 @@ void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x
 
 // ---- forward -------------------------------------------------------------------------------------------------------------------------------------
 
+// V neighbouring numbers of a parameter or statistic: one load where they lie on 16 bytes. A parameter may lie anywhere in the buffer of all of them.
+template <int V>
+__device__ inline Pack<V> per_channel(const float* p) {
+  if (V == 1 || reinterpret_cast<std::uintptr_t>(p) % sizeof(Pack<V>) == 0) return load<V>(p);
+  Pack<V> x;
+  SIMT_UNROLL for (int j = 0; j < V; ++j) x.v[j] = p[j];
+  return x;
+}
+
 // What normalises V channels of one sample; without gamma and beta: 1 and 0.
 template <int V>
 struct Affine {
-  float mean[V], rstd[V], gamma[V], beta[V];
+  Pack<V> mean, rstd, gamma, beta;
   __device__ Affine(const float* means, const float* rstds, const float* gammas, const float* betas, std::int64_t statistic,
-                    std::int64_t channel) {
-    SIMT_UNROLL for (int j = 0; j < V; ++j) {
-      mean[j] = means[statistic + channel + j];
-      rstd[j] = rstds[statistic + channel + j];
-      gamma[j] = gammas ? gammas[channel + j] : 1.0f;
-      beta[j] = betas ? betas[channel + j] : 0.0f;
-    }
+                    std::int64_t channel)
+      : mean(per_channel<V>(means + statistic + channel)), rstd(per_channel<V>(rstds + statistic + channel)), beta{} {
+    SIMT_UNROLL for (int j = 0; j < V; ++j) gamma.v[j] = 1.0f;
+    if (gammas) gamma = per_channel<V>(gammas + channel);
+    if (betas) beta = per_channel<V>(betas + channel);
   }
 };
 
@@ -157,10 +164,10 @@ struct Place {
   __device__ Place(const Affine<V>& a, int j, float x, const Activation& f, bool from_output) {
     if (from_output) {
       z = f.kind == ActivationKind::leaky_relu && x < 0.0f ? x / f.alpha : x;
-      h = (z - a.beta[j]) / a.gamma[j];
+      h = (z - a.beta.v[j]) / a.gamma.v[j];
     } else {
-      h = (x - a.mean[j]) * a.rstd[j];
-      z = h * a.gamma[j] + a.beta[j];
+      h = (x - a.mean.v[j]) * a.rstd.v[j];
+      z = h * a.gamma.v[j] + a.beta.v[j];
     }
   }
 };
@@ -181,7 +188,7 @@ __global__ __launch_bounds__(kThreads, 4) void norm_apply_kernel(T* y, const T* 
       const std::int64_t i = (n * voxels + r) * channels + c.first;
       Pack<V> z = load<V>(x + i);
       SIMT_UNROLL for (int j = 0; j < V; ++j) z.v[j] =
-          activate(f.kind, f.alpha, (z.v[j] - a.mean[j]) * (a.rstd[j] * a.gamma[j]) + a.beta[j]);
+          activate(f.kind, f.alpha, (z.v[j] - a.mean.v[j]) * (a.rstd.v[j] * a.gamma.v[j]) + a.beta.v[j]);
       store<V>(y + i, z);
     }
   }
@@ -257,9 +264,11 @@ __global__ __launch_bounds__(kThreads) void norm_backward_kernel(T* dx, const T*
     const Affine<V> a(mean, rstd, gamma, beta, n * stride, c.first);
     Pack<V> mean_dz{}, mean_dzh{};
     if (sum_dz) {
+      mean_dz = per_channel<V>(sum_dz + n * stride + c.first);
+      mean_dzh = per_channel<V>(sum_dzh + n * stride + c.first);
       SIMT_UNROLL for (int j = 0; j < V; ++j) {
-        mean_dz.v[j] = sum_dz[n * stride + c.first + j] / count;
-        mean_dzh.v[j] = sum_dzh[n * stride + c.first + j] / count;
+        mean_dz.v[j] /= count;
+        mean_dzh.v[j] /= count;
       }
     }
     for (std::int64_t r = begin + c.row; r < end; r += c.rows) {
@@ -269,7 +278,7 @@ __global__ __launch_bounds__(kThreads) void norm_backward_kernel(T* dx, const T*
       SIMT_UNROLL for (int j = 0; j < V; ++j) {
         const Place place(a, j, xs.v[j], f, from_output);
         const float dz = g.v[j] * activate_slope(f.kind, f.alpha, place.z);
-        g.v[j] = a.rstd[j] * a.gamma[j] * (dz - mean_dz.v[j] - place.h * mean_dzh.v[j]);
+        g.v[j] = a.rstd.v[j] * a.gamma.v[j] * (dz - mean_dz.v[j] - place.h * mean_dzh.v[j]);
       }
       store<V>(dx + i, g, keep);
     }
