@@ -83,11 +83,12 @@ TEST(Shapes, PixelShuffle) {
   }
 }
 
-// Every width of tile, by single channels and by fours, in all three directions.
+// Every width of tile, along W (one channel), by single channels and by fours, in all three directions; 45: rows that begin anywhere, in two parts.
 TEST(Shapes, Convolutions) {
-  for (const std::int64_t outputs : {8, 16, 32, 48})
-    for (const std::int64_t inputs : {3, 8, 12, 40})
-      for (const std::int64_t extent : {3, 9}) {
+  for (const std::int64_t outputs : {8, 16, 32, 48, 45})
+    for (const std::int64_t inputs : {1, 3, 8, 12, 40})
+      for (const std::int64_t extent : {3, 9, 13}) {
+        if (extent == 13 && inputs != 1) continue;
         SCOPED_TRACE(std::to_string(inputs) + " -> " + std::to_string(outputs) + ", " + std::to_string(extent));
         const Shape in{1, 2, extent, extent + 2, inputs}, out{1, 2, extent, extent + 2, outputs}, weights{outputs, inputs, 1, 3, 3};
         ConvParams p;
@@ -106,6 +107,28 @@ TEST(Shapes, Convolutions) {
       }
 }
 
+// The same for the weight gradient of 2-byte floats.
+TEST(Shapes, HalfWeightGradients) {
+  for (const DType type : {DType::f16, DType::bf16})
+    for (const std::int64_t outputs : {8, 16, 32, 48})
+      for (const std::int64_t inputs : {1, 3, 4})
+        for (const std::int64_t extent : {3, 7, 9}) {
+          SCOPED_TRACE(std::string(name_of(type)) + ", " + std::to_string(inputs) + " -> " + std::to_string(outputs) + ", " + std::to_string(extent));
+          const Shape in{1, 1, extent, extent + 2, inputs}, out{1, 1, extent, extent + 2, outputs}, weights{outputs, inputs, 1, 3, 3};
+          ConvParams p;
+          p.pad[1] = p.pad[2] = 1;
+          const auto x = rounded(normals(in.elements(), 1), type), dy = rounded(normals(out.elements(), 2), type);
+          same_as_cpu(
+              [&](const KernelRun& run) {
+                const DType own = run.device == kCpu ? DType::f32 : type;
+                Tensor dw = run.blank(weights);
+                conv_backward_weight(run.exec(), Grad{dw, 0.0f}, run.put(dy, out, own), run.put(x, in, own), Tensor(), p);
+                return std::vector<Tensor>{dw};
+              },
+              1e-4);
+        }
+}
+
 // Every width, chunk and tile of the tensor-core kernel: rows of three taps, single taps, and strides whose halo leaves room for the smaller box alone.
 TEST(Shapes, HalfConvolutions) {
   struct Layout {
@@ -114,7 +137,7 @@ TEST(Shapes, HalfConvolutions) {
   };
   const Layout layouts[] = {{{1, 3, 3}, {1, 1, 1}, {2, 3, 9}},   {{3, 3, 3}, {1, 1, 1}, {4, 5, 12}}, {{1, 1, 3}, {1, 1, 1}, {1, 3, 40}},
                             {{1, 1, 1}, {1, 1, 1}, {3, 5, 20}},  {{1, 2, 2}, {1, 2, 2}, {1, 8, 10}}, {{1, 1, 1}, {1, 1, 1}, {1, 2, 5}}, {{1, 1, 1}, {1, 1, 1}, {2, 17, 33}},
-                            {{1, 1, 1}, {1, 1, 1}, {8, 8, 16}},
+                            {{1, 1, 1}, {1, 1, 1}, {8, 8, 16}},  {{1, 1, 1}, {1, 1, 1}, {4, 8, 40}},
                             {{3, 3, 3}, {2, 2, 2}, {9, 9, 10}},  {{5, 5, 4}, {2, 2, 2}, {5, 7, 10}}, {{4, 4, 4}, {2, 2, 2}, {8, 10, 12}},
                             {{2, 2, 2}, {2, 2, 2}, {9, 12, 40}}, {{2, 3, 2}, {1, 1, 1}, {6, 11, 17}}};
   for (const DType type : {DType::f16, DType::bf16})

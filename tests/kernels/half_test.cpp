@@ -20,7 +20,9 @@ namespace {
 VG_COVERS(cast);
 VG_COVERS(loss_scale_step);
 
-const Shape kOdd{2, 3, 5, 7, 6}, kFours{3, 1, 9, 17, 12};
+// By threes: what is no multiple of 4 in channels, in all, and what is.
+const Shape kShapes[] = {{2, 3, 5, 7, 6},   {1, 1, 3, 5, 2}, {3, 3, 3, 3, 10}, {1, 1, 5, 7, 6},
+                         {3, 1, 9, 17, 12}, {1, 1, 3, 5, 4}, {2, 2, 3, 4, 8}};
 
 // work(run, put, blank, type) calls kernels on tensors that `put` and `blank` make, and returns its outputs; first with `type`, then with f32.
 template <class Work>
@@ -28,7 +30,7 @@ void rounds_once(Work&& work) {
   for (const KernelRun& run : runs_of(fill)) {
     if (run.device == kCpu) continue;
     for (const DType type : {DType::bf16, DType::f16})
-      for (const Shape& shape : {kOdd, kFours}) {
+      for (const Shape& shape : kShapes) {
         SCOPED_TRACE(run.name + ", " + name_of(type) + " " + to_string(shape));
         const auto outputs = [&](DType now) {
           const auto put = [&](std::uint64_t seed, const Shape& s) { return run.put(rounded(normals(s.elements(), seed), type), s, now); };
@@ -55,9 +57,9 @@ TEST(Half, Elementwise) {
     accumulate(run.exec(), Grad{z, 1.0f}, a, ScaleParams{0.375f});
     fill(run.exec(), filled, FillParams{0.1f});
     Shape wide = s;
-    wide[4] += 4;
+    wide[4] += 8;
     Tensor joined = put(4, wide);
-    copy_channels(run.exec(), Grad{joined, 1.0f}, a, ChannelParams{4, 0, static_cast<std::int32_t>(s.c())});
+    copy_channels(run.exec(), Grad{joined, 1.0f}, a, ChannelParams{8, 0, static_cast<std::int32_t>(s.c())});
     return std::vector<Tensor>{y, z, filled, joined};
   });
 }
@@ -124,25 +126,29 @@ TEST(Half, Spatial) {
 }
 
 TEST(Half, Loss) {
-  rounds_once([](const KernelRun& run, auto put, const Shape& s, DType type) {
-    const Tensor logits = put(1, s);
-    Shape one = s;
-    one[4] = 1;
-    std::vector<std::int32_t> classes;
-    for (float u : uniforms(one.elements(), 2, 0, static_cast<double>(s.c())))
-      classes.push_back(static_cast<std::int32_t>(u) % static_cast<std::int32_t>(s.c()));
-    const Tensor labels = run.put_labels(classes, one, DType::u8);
-    Tensor result = run.blank({4}), sums = run.blank({s.n(), s.c(), 3}), dlogits = put(3, s), probabilities = like(run, s, type);
-    Tensor best(one, DType::i32, run.device);
-    dice_ce_forward(run.exec(), result, sums, logits, labels, DiceCeParams{});
-    dice_ce_backward(run.exec(), Grad{dlogits, 1.0f}, logits, labels, sums, result, run.put({1024.0f}), DiceCeParams{});
-    softmax(run.exec(), probabilities, logits);
-    argmax(run.exec(), best, logits);
-    synchronize(run.device);
-    std::vector<float> found;
-    for (std::int32_t c : to_host<std::int32_t>(best)) found.push_back(static_cast<float>(c));
-    return std::vector<Tensor>{result, sums, dlogits, probabilities, run.put(found)};
-  });
+  for (const DType label_type : {DType::u8, DType::i32})
+    rounds_once([&](const KernelRun& run, auto put, const Shape& s, DType type) {
+      const Tensor logits = put(1, s);
+      Shape one = s;
+      one[4] = 1;
+      std::vector<std::int32_t> classes;
+      for (float u : uniforms(one.elements(), 2, 0, static_cast<double>(s.c())))
+        classes.push_back(static_cast<std::int32_t>(u) % static_cast<std::int32_t>(s.c()));
+      const Tensor labels = run.put_labels(classes, one, label_type);
+      Tensor result = run.blank({4}), sums = run.blank({s.n(), s.c(), 3}), dlogits = put(3, s), probabilities = like(run, s, type);
+      Tensor best(one, label_type, run.device);
+      dice_ce_forward(run.exec(), result, sums, logits, labels, DiceCeParams{});
+      dice_ce_backward(run.exec(), Grad{dlogits, 1.0f}, logits, labels, sums, result, run.put({1024.0f}), DiceCeParams{});
+      softmax(run.exec(), probabilities, logits);
+      argmax(run.exec(), best, logits);
+      synchronize(run.device);
+      std::vector<float> found;
+      if (label_type == DType::u8)
+        for (std::uint8_t c : to_host<std::uint8_t>(best)) found.push_back(static_cast<float>(c));
+      else
+        for (std::int32_t c : to_host<std::int32_t>(best)) found.push_back(static_cast<float>(c));
+      return std::vector<Tensor>{result, sums, dlogits, probabilities, run.put(found)};
+    });
 }
 
 TEST(Half, GradientsOfParameters) {
@@ -154,16 +160,17 @@ TEST(Half, GradientsOfParameters) {
     const Shape weights{5, s.c() + 3, s.d() == 1 ? 1 : 3, 3, 3};
     Shape second = s;
     second[4] = 3;
-    Tensor dw = run.put(normals(weights.elements(), 1), weights), db = run.blank({5});
+    Tensor dw = run.put(normals(weights.elements(), 1), weights), db = run.blank({5}), of_x = run.blank({s.c()});
     const Tensor dy = put(2, out);
     conv_backward_weight(run.exec(), Grad{dw, 1.0f}, dy, put(3, s), put(4, second), p);
     channel_sum(run.exec(), Grad{db}, dy);
-    return std::vector<Tensor>{dw, db};
+    channel_sum(run.exec(), Grad{of_x}, put(3, s));
+    return std::vector<Tensor>{dw, db, of_x};
   });
 }
 
 TEST(Cast, EveryPairOfTypes) {
-  for (const std::int64_t count : {1, 7, 33, 4096, 70001}) {
+  for (const std::int64_t count : {1, 7, 8, 33, 1028, 4096, 70001}) {
     std::vector<float> x = normals(count, 1, 0, 100);
     x[0] = 1e30f;  // beyond f16
     Bits bits;
