@@ -101,6 +101,7 @@ void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1,
   if (y.dtype() != DType::f32)
     return for_half_type(y.dtype(), "conv_forward", [&](auto zero) {
       using H = decltype(zero);
+      require_tensor_cores<H>(ex, "conv_forward");
       H* out = y.data<H>();
       multiply_halves<H>(ex, "conv_forward", g, x0, x1, w.data<float>(), g.channels(), 0,
                          {{out, nullptr}, {outputs, 0}, {0.0f, 0.0f}, data_or_null(b), p.activation, outputs % 8 == 0 && aligned16(out)});
@@ -123,6 +124,7 @@ void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const 
   if (dy.dtype() != DType::f32)
     return for_half_type(dy.dtype(), "conv_backward_data", [&](auto zero) {
       using H = decltype(zero);
+      require_tensor_cores<H>(ex, "conv_backward_data");
       H *out0 = data_or_null_of<H>(dx0), *out1 = data_or_null_of<H>(dx1);
       multiply_halves<H>(ex, "conv_backward_data", g, dy, Tensor(), w.data<float>(), inputs, first_column,
                          {{out0, out1},

@@ -33,21 +33,15 @@ __device__ inline void advance(Voxel& v, const Advance& by, const Extent& e) {
 // V, how x is read: 4: four neighbouring channels are one load; 1: neighbouring lanes read neighbouring rows r; 0: neighbouring voxels of an image with so
 // few channels that these are what lies side by side. dy_fours: four neighbouring columns of dy are one load.
 template <class T, int BR, int BN, int TR, int V, int kBlock = BR / TR*(BN / 4)>
-__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2
-                                     : kBlock == 64
-                                         ? 4
-                                         : 384 / kBlock) void conv_weight_kernel(Gather g, const T* __restrict__ x0,
-                                                                                 const T* __restrict__ x1, const Tap* __restrict__ taps,
-                                                                                 const T* __restrict__ dy, int columns, bool dy_fours,
-                                                                                 int padded, float* __restrict__ partial,
-                                                                                 std::int64_t chunk) {
+__global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : kBlock == 64 ? 4 : 384 / kBlock) void conv_weight_kernel(
+    Gather g, const T* __restrict__ x0, const T* __restrict__ x1, const Tap* __restrict__ taps, const T* __restrict__ dy, int columns,
+    bool dy_fours, int padded, float* __restrict__ partial, std::int64_t chunk) {
   constexpr int kNeighbours = V == 4 ? 4 : 1;  // channels of one load
   constexpr int kApart = kBlock / (BR / 4), kLoadsA = kVoxelStep / kApart;
   constexpr int kNumbersB = kVoxelStep * BN, kLoadsB = (kNumbersB - 1) / (4 * kBlock) + 1;
   constexpr int kGroups = TR / 4;
   static_assert(BR == 128 && kVoxelStep % kApart == 0 && TR % 4 == 0 && kVoxelStep == 16 && kNumbersB % kBlock == 0);
-  SIMT_SHARED(Pack<4>,
-              tile_a, [2][kVoxelStep][BR / 4 + (V == 0 ? 1 : 0)]);  // V = 0: lanes with 8 voxels, and one row of each, write at once
+  SIMT_SHARED(Pack<4>, tile_a, [2][kVoxelStep][BR / 4 + (V == 0 ? 1 : 0)]);  // V = 0: lanes with 8 voxels, and one row of each, write at once
   SIMT_SHARED(Pack<4>, tile_b, [2][kVoxelStep][BN / 4]);
   SIMT_SHARED(Tap, tap_of, [BR / kNeighbours]);
 

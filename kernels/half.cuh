@@ -3,6 +3,9 @@
 #pragma once
 #include "kernels/device.cuh"
 #include "kernels/simt_tensor.h"
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+#include "kernels/cuda/capability.h"
+#endif
 
 namespace vg {
 namespace VG_NS {
@@ -62,6 +65,19 @@ requires kIsHalf<H> __device__ inline void store(H* p, Pack<V> x, float beta) {
     SIMT_UNROLL for (int j = 0; j < V; ++j) x.v[j] += beta * old.v[j];
   }
   store<V>(p, x);
+}
+
+// Throws where tensor cores multiply no matrices of H: bf16 came with compute capability 8.0, f16 before the oldest GPU that CUDA 13 knows.
+template <class H>
+void require_tensor_cores(const Exec& ex, const char* who) {
+#if defined(VG_SLOT_CUDA) && VG_SLOT_CUDA
+  const int capability = std::is_same_v<H, bf16> ? compute_capability(ex.device.index) : 0;
+  if (capability != 0 && capability < 80)
+    throw Error(ErrorCode::unsupported, std::string(who) + ": bf16 needs compute capability 8.0, this GPU has " + std::to_string(capability / 10) + "." +
+                                            std::to_string(capability % 10) + " (f16 is what it multiplies)");
+#else
+  static_cast<void>(ex), static_cast<void>(who);
+#endif
 }
 
 // Calls work(T{}) with the type that `type` names.

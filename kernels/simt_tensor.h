@@ -11,7 +11,8 @@
 //   a[0]: row g, k 2t..   a[1]: row g + 8   a[2]: row g, k + 8   a[3]: row g + 8, k + 8       b[0]: k 2t.., column g   b[1]: k + 8
 //   d[0], d[1]: row g, columns 2t, 2t + 1   d[2], d[3]: row g + 8
 // ldmatrix hands out exactly that: r[j] of lane l is row g, columns 2t, 2t + 1 of matrix j; transposed: rows 2t, 2t + 1, column g.
-// From sm_80 on all of this is hardware. Below, products go through shuffles and copies through registers: slow and right.
+// From sm_80 on all of this is hardware. sm_75 multiplies f16 in two steps of eight k and copies through registers; bf16 it cannot multiply, and hosts refuse
+// (require_tensor_cores in half.cuh).
 #pragma once
 #include "kernels/simt.h"
 #include "tensor/dtype.h"
@@ -68,7 +69,7 @@ using SharedAddress = char*;
 inline SharedAddress shared_address(const void* p) { return static_cast<char*>(const_cast<void*>(p)); }
 #endif
 
-// The product by shuffles: what GPUs without the instruction do, and the second opinion that tests of the emulation ask.
+// The product by shuffles: the second opinion that tests of the emulation ask.
 template <class H>
 VG_SIMT_WORD void mma16816_by_shuffles(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   const int lane = static_cast<int>(threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32, g = lane / 4, t = lane % 4;
@@ -98,7 +99,13 @@ VG_SIMT_WORD void mma16816(float (&d)[4], const unsigned (&a)[4], const unsigned
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #elif defined(__CUDACC__)
-  mma16816_by_shuffles<H>(d, a, b);
+  if constexpr (std::is_same_v<H, f16>)
+    SIMT_UNROLL for (int half = 0; half < 2; ++half)
+      asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+          : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+          : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+  else
+    __trap();
 #else
   MatrixProduct lane{d, a, b};
   warp_collective(std::is_same_v<H, bf16> ? Collective::mma_bf16 : Collective::mma_f16, 0xffffffffu,

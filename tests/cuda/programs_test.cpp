@@ -100,6 +100,16 @@ TEST_F(CudaPrograms, ABrokenKernelIsNamed) {
   EXPECT_TRUE(contains(at_once.err, ", block 256 x 1 x 1: " + fault + "\n")) << at_once.err;
 }
 
+// GPUs of compute capability 7.5 multiply f16 alone, and say so.
+TEST_F(CudaPrograms, AnOldGpuRefusesBf16) {
+  const Setting old("VG_CUDA_FAKE", "capability=75");
+  const Result refused = train("cuda", "bf16", {"--precision", "bf16", "--steps", "1"});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_TRUE(contains(refused.err, "conv_forward: bf16 needs compute capability 8.0, this GPU has 7.5 (f16 is what it multiplies)\n")) << refused.err;
+  const Result done = train("cuda", "fp16", {"--precision", "fp16", "--steps", "1"});
+  EXPECT_EQ(done.code, 0) << done.err;
+}
+
 // Batches go up while the step before is computed: from the second step on, images and labels.
 TEST_F(CudaPrograms, CopiesRunBesideKernels) {
   const Setting lazy("VG_CUDA_FAKE", "report");

@@ -109,7 +109,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   *p = {};
   std::snprintf(p->name, sizeof p->name, "fake GPU");
   p->totalGlobalMem = options().memory;
-  p->major = 9, p->minor = 0, p->multiProcessorCount = 132;
+  p->major = options().capability / 10, p->minor = options().capability % 10, p->multiProcessorCount = 132;
   return cudaSuccess;
 }
 

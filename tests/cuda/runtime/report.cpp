@@ -63,12 +63,14 @@ Options parse_options(const std::string& text) {
     } else if (word.starts_with("devices=")) {
       o.devices = static_cast<int>(size_of_word(word, value));
       require(o.devices >= 0 && o.devices <= kMostDevices, "VG_CUDA_FAKE: {} (at most {})", word, kMostDevices);
+    } else if (word.starts_with("capability=")) {
+      o.capability = static_cast<int>(size_of_word(word, value));
     } else if (word.starts_with("fail=")) {
       const std::size_t colon = value.find(':');
       o.fail_kernel = value.substr(0, colon);
       if (colon != std::string::npos) o.fail_run = static_cast<int>(size_of_word(word, value.substr(colon + 1)));
     } else {
-      require(word == "lazy", "VG_CUDA_FAKE: {} (wanted lazy, eager, strict, report, memory=SIZE, devices=N or fail=KERNEL:N)", word);
+      require(word == "lazy", "VG_CUDA_FAKE: {} (wanted lazy, eager, strict, report, memory=SIZE, devices=N, capability=N or fail=KERNEL:N)", word);
     }
   }
   return o;

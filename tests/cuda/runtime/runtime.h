@@ -28,6 +28,7 @@ struct Options {
   bool eager = false, strict = false, report = false;
   std::size_t memory = std::size_t{2} << 30;
   int devices = 1;
+  int capability = 90;  // compute capability, times ten
   std::string fail_kernel;
   int fail_run = 1;
 };
