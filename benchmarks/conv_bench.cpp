@@ -47,12 +47,13 @@ Tensor random_tensor(Shape shape, std::uint64_t seed) {
   return t;
 }
 
-// "direct", "exact", "fast", or a Winograd tile such as "244".
+// "direct", "exact", "fast", "amx", or a Winograd tile such as "244".
 ConvAlgorithm algorithm(const std::string& name) {
   using Allow = ConvAlgorithm::Allow;
   if (name == "direct") return {Allow::direct, {}};
   if (name == "exact") return {Allow::exact, {}};
   ConvAlgorithm a;
+  if (name == "amx") std::fill_n(a.tile, 3, std::int8_t{-1});
   if (name.size() == 3 && name.find_first_not_of("124") == std::string::npos)
     for (std::size_t i = 0; i < 3; ++i) a.tile[i] = static_cast<std::int8_t>(name[i] - '0');
   return a;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cassert>
 
-#include "kernels/conv_cpu_winograd.h"
+#include "kernels/conv_cpu_matrix.h"
 #include "kernels/conv_plan.h"
 
 namespace vg {
@@ -42,7 +42,9 @@ void find_axes(Gather& g, const Shape& out, const Shape& in, const ConvParams& p
 }
 
 void run(const Exec& ex, const Gather& g) {
-  if (const WinogradTile tile = choose_winograd(ex.convolution, g); tile.used())
+  if (choose_matrix(ex.convolution, g))
+    run_matrix(ex, g);
+  else if (const WinogradTile tile = choose_winograd(ex.convolution, g); tile.used())
     run_winograd(ex, g, tile);
   else
     run_gather(ex, g);
@@ -61,6 +63,7 @@ WinogradTile plan(Gather& g, const Shape& out, const Shape& in, const Shape& w, 
 std::size_t scratch(Gather& g, const Shape& out, const Shape& in, const Shape& w, std::int64_t from, std::int64_t to, const ConvParams& p, const ConvAlgorithm& how,
                     bool backward) {
   const WinogradTile tile = plan(g, out, in, w, from, to, p, how, backward);
+  if (choose_matrix(how, g)) return matrix_scratch(g);
   return tile.used() ? winograd_scratch(g, tile) : gather_scratch(g);
 }
 
@@ -116,15 +119,18 @@ std::size_t conv_backward_data_scratch(const Shape& dx, const Shape& dy, const S
 std::string conv_algorithm(ConvPass pass, const Shape& y, const Shape& x, const Shape& w, const ConvParams& p, const ConvAlgorithm& allowed) {
   cpu::Gather g{};
   cpu::WinogradTile tile;
+  bool matrix = false;
   if (pass == ConvPass::weight) {
     cpu::WinogradWeights shape{nullptr, y.n(), w[0], {}, {}, {}, {{{}, w[1], 0}}, p};
     for (int a = 0; a < 3; ++a) shape.out[a] = y[1 + a], shape.in[a] = x[1 + a], shape.kernel[a] = w[2 + a];
-    tile = choose_winograd(allowed, shape);
+    tile = choose_winograd(allowed, shape), matrix = choose_matrix(allowed, shape);
   } else if (pass == ConvPass::data) {
     tile = cpu::plan(g, x, y, w, w[0], w[1], p, allowed, true);
   } else {
     tile = cpu::plan(g, y, x, w, w[1], w[0], p, allowed, false);
   }
+  if (pass != ConvPass::weight) matrix = choose_matrix(allowed, g);
+  if (matrix) return "AMX";
   if (!tile.used()) return "direct";
   std::string text;
   for (const int m : tile.m)
@@ -139,6 +145,7 @@ double conv_speed(const std::string& algorithm, ConvPass pass, const Shape& w) {
   const double filled = pass == ConvPass::weight ? std::max(lanes(w[0]), lanes(w[1])) : lanes(w[pass == ConvPass::data ? 1 : 0]);
   const double direct = filled * least / (least + 3.0) * (pass == ConvPass::weight ? 0.9 : 1.0);
   if (algorithm == "direct") return direct;
+  if (algorithm == "AMX") return filled * least / (least + 16.0) * (pass == ConvPass::weight ? 2.2 : 2.9);
   const std::size_t axes = static_cast<std::size_t>(std::count(algorithm.begin(), algorithm.end(), ',')) + 1;
   const std::size_t fours = static_cast<std::size_t>(std::count(algorithm.begin(), algorithm.end(), '4'));
   // Products saved (of 27 / 3.375 with twos), transforms by channels.

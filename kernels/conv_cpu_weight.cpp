@@ -12,7 +12,7 @@
 #include <numeric>
 
 #include "kernels/blocks.h"
-#include "kernels/conv_cpu_winograd.h"
+#include "kernels/conv_cpu_matrix.h"
 
 namespace vg {
 
@@ -272,7 +272,9 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
   WinogradWeights shape{dy.data<float>(), dy.shape().n(), dy.shape().c(), {}, {}, {}, {{x0.data<float>(), x0.shape().c(), 0}}, p};
   for (int a = 0; a < 3; ++a) shape.out[a] = dy.shape()[1 + a], shape.in[a] = x0.shape()[1 + a], shape.kernel[a] = dw.shape()[2 + a];
   if (x1.defined()) shape.inputs.push_back({x1.data<float>(), x1.shape().c(), x0.shape().c()});
-  if (const WinogradTile tile = choose_winograd(ex.convolution, shape); tile.used())
+  if (choose_matrix(ex.convolution, shape))
+    run_matrix(ex, shape, dw);
+  else if (const WinogradTile tile = choose_winograd(ex.convolution, shape); tile.used())
     run_winograd(ex, shape, tile, dw);
   else
     WeightGradient(dy, x0, x1, dw.shape(), p).run(ex, dw);

@@ -31,6 +31,7 @@ struct WinogradWeights {
   ConvParams p;
 };
 WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const WinogradWeights& shape);
+double weight_cycles(const WinogradWeights& shape, const WinogradTile& tile);
 void run_winograd(const Exec& ex, const WinogradWeights& shape, const WinogradTile& tile, const Grad& dw);
 
 void run_winograd(const Exec& ex, const Gather& gather, const WinogradTile& tile);

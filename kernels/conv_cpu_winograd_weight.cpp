@@ -407,37 +407,50 @@ void WeightRun::few_part(const Few& f, int64_t part, float* room, const Grad& dw
 
 }  // namespace
 
+namespace {
+
 // Cycles of one core for one sample, as for the forward pass.
+struct Cost {
+  const WinogradWeights& s;
+  double voxels = 1, lines = 0, in_vectors = 0, lanes = outer_kernels().lanes, out_vectors = std::ceil(static_cast<double>(s.outputs) / lanes);
+  explicit Cost(const WinogradWeights& shape) : s(shape) {
+    for (const std::int64_t out : s.out) voxels *= static_cast<double>(out);
+    for (const GatherInput& input : s.inputs) lines += static_cast<double>(input.channels), in_vectors += std::ceil(static_cast<double>(input.channels) / lanes);
+  }
+  double direct() const { return (voxels / 1.36 + 8) * static_cast<double>(s.kernel[0] * s.kernel[1] * s.kernel[2]) * lines * out_vectors; }
+  double winograd(const WinogradTile& tile) const {
+    double tiles = 1, outputs = 1;
+    for (int a = 0; a < 3; ++a) {
+      tiles *= static_cast<double>(axis_tiles(tile.m[a], s.kernel[a] > 1 ? s.p.dilation[a] : 1, 0, s.out[a], s.in[a]).starts.size());
+      outputs *= tile.m[a];
+    }
+    const double points = tile.points(), weights = lines * out_vectors * points, transform = (tile.m[0] > 1 ? 22 : 12) + 3.5 * points / outputs;
+    const bool few = tiles * points * (in_vectors + out_vectors) * lanes * 4 <= kFewBytes;
+    return tiles * points * lines * out_vectors / 1.3 + tiles * outputs * transform * (in_vectors + out_vectors) +
+           weights * (few || weights * lanes * 4 < 1.6e7 ? 12 : 60);
+  }
+};
+
+}  // namespace
+
+double weight_cycles(const WinogradWeights& shape, const WinogradTile& tile) { return tile.used() ? Cost(shape).winograd(tile) : Cost(shape).direct(); }
+
 WinogradTile choose_winograd(const ConvAlgorithm& algorithm, const WinogradWeights& s) {
   using Allow = ConvAlgorithm::Allow;
   if (algorithm.allow == Allow::direct || s.kernel[2] != 3) return {};
-  double voxels = 1, lines = 0, in_vectors = 0;
-  for (int a = 0; a < 3; ++a) {
+  for (int a = 0; a < 3; ++a)
     if (s.p.stride[a] != 1 || (s.kernel[a] != 1 && s.kernel[a] != 3)) return {};
-    voxels *= static_cast<double>(s.out[a]);
-  }
   const auto tile_with = [&](int d, int h, int w) { return WinogradTile{{s.kernel[0] == 1 ? 1 : d, s.kernel[1] == 1 ? 1 : h, w}}; };
   if (const std::int8_t* tile = algorithm.tile; tile[2] > 0) return tile_with(tile[0], tile[1], tile[2]);
-  const double lanes = outer_kernels().lanes, out_vectors = std::ceil(static_cast<double>(s.outputs) / lanes);
-  for (const GatherInput& input : s.inputs) lines += static_cast<double>(input.channels), in_vectors += std::ceil(static_cast<double>(input.channels) / lanes);
-  const double direct = (voxels / 1.36 + 8) * static_cast<double>(s.kernel[0] * s.kernel[1] * s.kernel[2]) * lines * out_vectors;
+  const Cost cost(s);
   WinogradTile best;
-  double least = 0.9 * direct;
+  double least = 0.9 * cost.direct();
   if (least < 3e5) return best;
   for (const int d : {2, 4})
     for (const int hw : {2, 4}) {
       if (hw < d || (hw == 4 && algorithm.allow == Allow::exact)) continue;
       const WinogradTile tile = tile_with(d, hw, hw);
-      double tiles = 1, outputs = 1;
-      for (int a = 0; a < 3; ++a) {
-        tiles *= static_cast<double>(axis_tiles(tile.m[a], s.kernel[a] > 1 ? s.p.dilation[a] : 1, 0, s.out[a], s.in[a]).starts.size());
-        outputs *= tile.m[a];
-      }
-      const double points = tile.points(), weights = lines * out_vectors * points, transform = (tile.m[0] > 1 ? 22 : 12) + 3.5 * points / outputs;
-      const bool few = tiles * points * (in_vectors + out_vectors) * lanes * 4 <= kFewBytes;
-      const double cost = tiles * points * lines * out_vectors / 1.3 + tiles * outputs * transform * (in_vectors + out_vectors) +
-                          weights * (few || weights * lanes * 4 < 1.6e7 ? 12 : 60);
-      if (cost < least) least = cost, best = tile;
+      if (const double c = cost.winograd(tile); c < least) least = c, best = tile;
     }
   return best;
 }

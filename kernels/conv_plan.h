@@ -8,7 +8,7 @@ namespace vg {
 
 enum class ConvPass { forward, data, weight };
 
-// "direct", or Winograd's tile: "F(2,4,4)" in 3-D, "F(4,4)" where an axis has one tap. y, x: extents and all channels of output and input of the
+// "direct", "AMX" (the matrix unit), or Winograd's tile: "F(2,4,4)" in 3-D, "F(4,4)" where an axis has one tap. y, x: extents and all channels of output and input of the
 // convolution (for every pass); w: (O, I, kD, kH, kW).
 std::string conv_algorithm(ConvPass pass, const Shape& y, const Shape& x, const Shape& w, const ConvParams& p, const ConvAlgorithm& allowed);
 

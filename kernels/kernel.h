@@ -33,10 +33,11 @@ struct Scratch {
 };
 
 // By which arithmetic a convolution may be computed on the cpu. Results differ by rounding: `exact` stays within that of the plain sum,
-// `fast` may round some 5 times as coarsely (3e-6 of the largest value) where that is faster.
+// `fast` may round some 5 times as coarsely (4e-6 of the largest value) where that is faster.
 struct ConvAlgorithm {
   enum class Allow : std::uint8_t { fast, exact, direct } allow = Allow::fast;
-  std::int8_t tile[3] = {0, 0, 0};  // D, H, W: a Winograd tile (1, 2 or 4 per axis) wherever it is possible; 0: the fastest that is allowed
+  // D, H, W: a Winograd tile (1, 2 or 4 per axis) wherever it is possible; -1: the matrix unit (AMX) wherever it is; 0: the fastest that is allowed.
+  std::int8_t tile[3] = {0, 0, 0};
   // On a GPU: by the library (cuDNN) where that promises to be faster; by our own kernels; by the library wherever it can.
   enum class Engine : std::uint8_t { automatic, native, library } engine = Engine::automatic;
   bool nondeterministic = false;  // the library may add in any order

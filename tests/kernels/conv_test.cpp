@@ -19,7 +19,7 @@ VG_COVERS(conv_backward_data);
 VG_COVERS(conv_backward_weight);
 VG_COVERS(channel_sum);
 
-// One run of a kernel by one algorithm. Where Winograd is possible, the cpu proves every tile.
+// One run of a kernel by one algorithm. Where Winograd is possible, the cpu proves every tile, and the matrix unit where there is one.
 struct Way {
   KernelRun run;
   ConvAlgorithm how;
@@ -39,6 +39,10 @@ std::vector<Way> ways_of(const KernelBase& kernel, const Case& c, double relativ
   for (const KernelRun& run : runs_of(kernel)) {
     if (!c.on_all && run.device != kCpu) continue;
     ways.push_back({run, {Allow::direct, {}}, relative});
+    if (run.device == kCpu) {
+      ways.push_back({run, {Allow::fast, {-1, -1, -1}}, relative + 1.2e-5});  // three products of halves: 2^-17 each is left out
+      ways.back().run.name += ", matrix unit", ways.back().run.group += ", matrix unit";
+    }
     if (!winograd || run.device != kCpu) continue;
     ways.push_back({run, {Allow::fast, {2, 2, 2}}, 3 * relative});
     ways.push_back({run, {Allow::fast, {2, 4, 4}}, 4 * relative});
