@@ -75,7 +75,7 @@ __global__ __launch_bounds__(kThreads) void activation_backward_kernel(T* dx, co
   }
 }
 
-// dx where wanted (else null), and each block's share of dslope where wanted: partial[n, c, chunk].
+// dx where wanted (else null), and each block's share of dslope where wanted: partial[n, chunk, c].
 template <int V, class T>
 __global__ __launch_bounds__(kThreads) void prelu_backward_kernel(T* dx, const T* dy, const T* __restrict__ x,
                                                                   const float* __restrict__ slope, bool shared, float beta,
@@ -100,8 +100,7 @@ __global__ __launch_bounds__(kThreads) void prelu_backward_kernel(T* dx, const T
     }
     if (!partial) continue;
     add_rows(sum, c);
-    if (c.active && c.row == 0)
-      SIMT_UNROLL for (int j = 0; j < V; ++j) partial[(n * channels + c.first + j) * gridDim.x + blockIdx.x] = sum.v[j];
+    if (c.active && c.row == 0) store_sums<V>(partial + (static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x) * channels + c.first, sum.v);
   }
 }
 

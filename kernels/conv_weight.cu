@@ -254,7 +254,7 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
 
 // ---- bias ----------------------------------------------------------------------------------------------------------------------------------------
 
-// partial[n, c, chunk] = sum of dy over the chunk's voxels. grid: (chunks, groups of channels, samples).
+// partial[n, chunk, c] = sum of dy over the chunk's voxels. grid: (chunks, groups of channels, samples).
 template <int V, class T>
 __global__ __launch_bounds__(kThreads) void channel_sum_kernel(float* __restrict__ partial, const T* __restrict__ dy, int samples,
                                                                std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
@@ -268,8 +268,7 @@ __global__ __launch_bounds__(kThreads) void channel_sum_kernel(float* __restrict
         SIMT_UNROLL for (int j = 0; j < V; ++j) sum.v[j] += a.v[j];
       }
     add_rows(sum, c);
-    if (c.active && c.row == 0)
-      SIMT_UNROLL for (int j = 0; j < V; ++j) partial[(n * channels + c.first + j) * gridDim.x + blockIdx.x] = sum.v[j];
+    if (c.active && c.row == 0) store_sums<V>(partial + (static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x) * channels + c.first, sum.v);
   }
 }
 

@@ -69,7 +69,7 @@ __device__ inline float exponentials(float* row, int classes, float* max) {
 
 // ---- forward -------------------------------------------------------------------------------------------------------------------------------------
 
-// class_sums[n, c, {I, P, T}, chunk] and voxel_sums[n, {-log p, counted}, chunk]. grid: (chunks, 1, samples).
+// class_sums[n, chunk, c, {I, P, T}] and voxel_sums[n, chunk, {-log p, counted}]. grid: (chunks, 1, samples).
 // Shared: the tile, the sums of `groups` threads per class, one label per voxel.
 template <class T, class Label>
 __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __restrict__ class_sums, float* __restrict__ voxel_sums,
@@ -118,13 +118,14 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __
       }
       __syncthreads();
     }
+    const std::int64_t own = static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x;
     for (int q = thread; q < 3 * classes; q += kLossThreads) {
       float sum = 0.0f;
       for (int g = 0; g < groups; ++g) sum += sums[g * classes * 3 + q];
-      class_sums[(static_cast<std::int64_t>(n) * 3 * classes + q) * gridDim.x + blockIdx.x] = sum;
+      class_sums[own * 3 * classes + q] = sum;
     }
     simt::block_sum(of_voxels);
-    if (thread < 2) voxel_sums[(static_cast<std::int64_t>(n) * 2 + thread) * gridDim.x + blockIdx.x] = of_voxels[thread];
+    if (thread < 2) voxel_sums[own * 2 + thread] = of_voxels[thread];
   }
 }
 

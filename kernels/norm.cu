@@ -39,9 +39,9 @@ struct MomentsOf {
   }
 };
 
-// partial[n, c, chunk] = (mean, m2). A thread takes four rows at a time: four loads in flight, and one division for all of them.
+// partial[n, chunk, {mean, m2}, c]. A thread takes four rows at a time: four loads in flight, and one division for all of them.
 template <int V, class T>
-__global__ __launch_bounds__(kThreads) void norm_moments_kernel(float2* __restrict__ partial, const T* __restrict__ x, int samples,
+__global__ __launch_bounds__(kThreads) void norm_moments_kernel(float* __restrict__ partial, const T* __restrict__ x, int samples,
                                                                 std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
@@ -67,54 +67,64 @@ __global__ __launch_bounds__(kThreads) void norm_moments_kernel(float2* __restri
       all.merge(one);
     }
     add_rows(all, c);
-    if (c.active && c.row == 0)
-      SIMT_UNROLL for (int j = 0; j < V; ++j) partial[(n * channels + c.first + j) * gridDim.x + blockIdx.x] =
-          float2{all.mean[j], all.m2[j]};
+    if (c.active && c.row == 0) {
+      float* own = partial + (static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x) * 2 * channels + c.first;
+      store_sums<V>(own, all.mean);
+      store_sums<V>(own + channels, all.m2);
+    }
   }
 }
 
-// One block per channel, one warp per sample: chunks of a sample, then (batch) the samples as a binary tree. Overwrites partial[n, c, 0].
+// A block owns 8 channels, 32 threads share the chunks of each: chunks of a sample, then (batch) the samples as a binary tree. Overwrites
+// partial[n, 0, ., c].
 __global__ __launch_bounds__(kThreads) void norm_statistics_kernel(float* __restrict__ mean, float* __restrict__ rstd,
-                                                                   float2* __restrict__ partial, int samples, std::int64_t voxels,
-                                                                   std::int64_t chunk, int chunks, bool batch, float eps) {
-  const std::int64_t c = blockIdx.x, channels = gridDim.x;
-  const int lane = threadIdx.x % 32;
+                                                                   float* __restrict__ partial, int samples, std::int64_t channels,
+                                                                   std::int64_t voxels, std::int64_t chunk, int chunks, bool batch, float eps) {
+  SIMT_SHARED(float, warps, [3][kThreads / 32][kSumsOfBlock]);
+  const int thread = static_cast<int>(threadIdx.x), x = thread % kSumsOfBlock, y = thread / kSumsOfBlock, warp = thread / 32;
+  const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * kSumsOfBlock + x, stride = 2 * channels * chunks;  // from sample to sample
   const float count = static_cast<float>(voxels);
-  for (int n = threadIdx.x / 32; n < samples; n += kThreads / 32) {
-    float2* own = partial + (n * channels + c) * chunks;
+  float *means = partial + c, *m2s = means + channels;
+  for (int n = 0; n < samples; ++n) {
     Moments all{};
-    for (int k = lane; k < chunks; k += 32) {
-      const std::int64_t left = voxels - k * chunk;
-      all.merge({static_cast<float>(left < chunk ? left : chunk), own[k].x, own[k].y});
-    }
-    SIMT_UNROLL for (int lanes = 16; lanes > 0; lanes /= 2) {
+    if (c < channels)
+      for (int k = y; k < chunks; k += kThreads / kSumsOfBlock) {
+        const std::int64_t left = voxels - k * chunk, at = n * stride + 2 * k * channels;
+        all.merge({static_cast<float>(left < chunk ? left : chunk), means[at], m2s[at]});
+      }
+    SIMT_UNROLL for (int lanes = 16; lanes >= kSumsOfBlock; lanes /= 2) {
       const Moments other{__shfl_down_sync(0xffffffffu, all.count, lanes), __shfl_down_sync(0xffffffffu, all.mean, lanes),
                           __shfl_down_sync(0xffffffffu, all.m2, lanes)};
       all.merge(other);
     }
-    if (lane != 0) continue;
-    own[0] = float2{all.mean, all.m2};
-    if (!batch) {
-      mean[n * channels + c] = all.mean;
-      rstd[n * channels + c] = 1.0f / sqrtf(all.m2 / count + eps);
+    if (thread % 32 < kSumsOfBlock) {
+      warps[0][warp][x] = all.count;
+      warps[1][warp][x] = all.mean;
+      warps[2][warp][x] = all.m2;
     }
-  }
-  if (!batch) return;
-  const std::int64_t stride = channels * chunks;
-  float2* first = partial + c * chunks;
-  for (int step = 1; step < samples; step *= 2) {
     __syncthreads();
-    for (int n = 2 * step * static_cast<int>(threadIdx.x); n + step < samples; n += 2 * step * kThreads) {
-      const int here = step, there = samples - (n + step) < step ? samples - (n + step) : step;  // samples in either branch
-      Moments a{here * count, first[n * stride].x, first[n * stride].y};
-      a.merge({there * count, first[(n + step) * stride].x, first[(n + step) * stride].y});
-      first[n * stride] = float2{a.mean, a.m2};
+    if (y == 0 && c < channels) {
+      SIMT_UNROLL for (int w = 1; w < kThreads / 32; ++w) all.merge({warps[0][w][x], warps[1][w][x], warps[2][w][x]});
+      means[n * stride] = all.mean;  // this thread alone has read them
+      m2s[n * stride] = all.m2;
+      if (!batch) {
+        mean[n * channels + c] = all.mean;
+        rstd[n * channels + c] = 1.0f / sqrtf(all.m2 / count + eps);
+      }
     }
+    if (n + 1 < samples) __syncthreads();
   }
-  if (threadIdx.x == 0) {
-    mean[c] = first[0].x;
-    rstd[c] = 1.0f / sqrtf(first[0].y / (count * static_cast<float>(samples)) + eps);
-  }
+  if (!batch || y != 0 || c >= channels) return;
+  for (int step = 1; step < samples; step *= 2)
+    for (int n = 0; n + step < samples; n += 2 * step) {
+      const int here = step, there = samples - (n + step) < step ? samples - (n + step) : step;  // samples in either branch
+      Moments a{here * count, means[n * stride], m2s[n * stride]};
+      a.merge({there * count, means[(n + step) * stride], m2s[(n + step) * stride]});
+      means[n * stride] = a.mean;
+      m2s[n * stride] = a.m2;
+    }
+  mean[c] = means[0];
+  rstd[c] = 1.0f / sqrtf(m2s[0] / (count * static_cast<float>(samples)) + eps);
 }
 
 void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x, const NormParams& p) {
@@ -125,11 +135,11 @@ void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x
     const T* in = x.data<T>();
     const bool fours = in_fours(channels, in);
     const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
-    float2* partial = ex.scratch->reserve<float2>(samples * channels * g.chunks);
+    float* partial = ex.scratch->reserve<float>(2 * samples * channels * g.chunks);
     const auto norm_moments_any = fours ? norm_moments_kernel<4, T> : norm_moments_kernel<1, T>;
     VG_LAUNCH(ex, norm_moments_any, g.grid(samples), kThreads, 0, partial, in, static_cast<int>(samples), channels, voxels, g.chunk);
-    VG_LAUNCH(ex, norm_statistics_kernel, simt::blocks_for(channels, 1), kThreads, 0, mean.data<float>(), rstd.data<float>(), partial,
-              static_cast<int>(samples), voxels, g.chunk, static_cast<int>(g.chunks), mean.shape()[0] == 1, p.eps);
+    VG_LAUNCH(ex, norm_statistics_kernel, simt::blocks_for(channels, kSumsOfBlock), kThreads, 0, mean.data<float>(), rstd.data<float>(), partial,
+              static_cast<int>(samples), channels, voxels, g.chunk, static_cast<int>(g.chunks), mean.shape()[0] == 1, p.eps);
   });
 }
 
@@ -211,7 +221,7 @@ void norm_apply(const Exec& ex, Tensor& y, const Tensor& x, const Tensor& mean, 
 
 // ---- backward ------------------------------------------------------------------------------------------------------------------------------------
 
-// partial[0, n, c, chunk] = sum of dz, partial[1, n, c, chunk] = sum of dz h, with dz = dy f'(z).
+// partial[0, n, chunk, c] = sum of dz, partial[1, n, chunk, c] = sum of dz h, with dz = dy f'(z).
 template <int V, class T>
 __global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __restrict__ partial, const T* __restrict__ dy,
                                                                       const T* __restrict__ x, const float* __restrict__ mean,
@@ -238,12 +248,9 @@ __global__ __launch_bounds__(kThreads) void norm_backward_sums_kernel(float* __r
     }
     add_rows(sum, c);
     if (c.active && c.row == 0) {
-      const std::int64_t second = static_cast<std::int64_t>(samples) * channels * gridDim.x;
-      SIMT_UNROLL for (int j = 0; j < V; ++j) {
-        float* own = partial + (n * channels + c.first + j) * gridDim.x + blockIdx.x;
-        own[0] = sum.v[j];
-        own[second] = sum.v[V + j];
-      }
+      float* own = partial + (static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x) * channels + c.first;
+      store_sums<V>(own, sum.v);
+      store_sums<V>(own + static_cast<std::int64_t>(samples) * channels * gridDim.x, sum.v + V);
     }
   }
 }
