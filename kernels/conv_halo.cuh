@@ -12,6 +12,8 @@
 namespace vg {
 namespace VG_NS {
 
+inline constexpr int kTensorShared = 96 << 10;  // what every GPU since sm_80 gives a block
+
 struct HaloAxis {
   int taps, step, extent;            // extent: positions that a tile needs
   int unit, origin, in_step;         // position p of a tile whose first output is q: source voxel q in_step + origin + p unit
@@ -105,32 +107,46 @@ __device__ inline HaloTile halo_tile(const HaloClass& c, const TileShape& tile, 
           aw % c.w.apart + c.w.apart * (aw / c.w.apart << tile.log_w)};
 }
 
+// Which of the halo's voxels lies at a position: its number along each axis.
+struct HaloIndex {
+  float per_slice, per_line, per_column;
+  __device__ explicit HaloIndex(const HaloClass& c)
+      : per_slice(1.0f / static_cast<float>(c.h.extent * c.pitch)),
+        per_line(1.0f / static_cast<float>(c.pitch)),
+        per_column(1.0f / static_cast<float>(c.column)) {}
+  __device__ Voxel at(const HaloClass& c, int p) const {
+    const int d = small_quotient(p, per_slice), in_slice = p - d * c.h.extent * c.pitch, h = small_quotient(in_slice, per_line),
+              in_line = in_slice - h * c.pitch, remainder = small_quotient(in_line, per_column);
+    return {d, h, (in_line - remainder * c.column) * c.w.step + remainder};
+  }
+};
+// The source voxel of halo voxel (0, 0, 0).
+__device__ inline Voxel halo_corner(const HaloClass& c, const HaloTile& t) {
+  return {t.qd * c.d.in_step + c.d.origin, t.qh * c.h.in_step + c.h.origin, t.qw * c.w.in_step + c.w.origin};
+}
+__device__ inline bool inside(const Gather& g, int d, int h, int w) {
+  return static_cast<unsigned>(d) < static_cast<unsigned>(g.axis[0].in) && static_cast<unsigned>(h) < static_cast<unsigned>(g.axis[1].in) &&
+         static_cast<unsigned>(w) < static_cast<unsigned>(g.axis[2].in);
+}
+
 // where[position] = the source voxel within the sample, or kOutside. By all threads of the block.
 __device__ inline void find_halo(unsigned* where, const HaloClass& c, const HaloTile& t, const Gather& g, int thread, int threads) {
-  const float per_slice = 1.0f / static_cast<float>(c.h.extent * c.pitch), per_line = 1.0f / static_cast<float>(c.pitch),
-              per_column = 1.0f / static_cast<float>(c.column);
-  const int d0 = t.qd * c.d.in_step + c.d.origin, h0 = t.qh * c.h.in_step + c.h.origin, w0 = t.qw * c.w.in_step + c.w.origin;
+  const HaloIndex index(c);
+  const Voxel corner = halo_corner(c, t);
   for (int p = thread; p < c.positions(); p += threads) {
-    const int pd = small_quotient(p, per_slice), in_slice = p - pd * c.h.extent * c.pitch, ph = small_quotient(in_slice, per_line),
-              in_line = in_slice - ph * c.pitch, remainder = small_quotient(in_line, per_column),
-              pw = (in_line - remainder * c.column) * c.w.step + remainder;
-    const int d = d0 + pd * c.d.unit, h = h0 + ph * c.h.unit, w = w0 + pw * c.w.unit;
-    const bool inside = static_cast<unsigned>(d) < static_cast<unsigned>(g.axis[0].in) &&
-                        static_cast<unsigned>(h) < static_cast<unsigned>(g.axis[1].in) &&
-                        static_cast<unsigned>(w) < static_cast<unsigned>(g.axis[2].in);
-    where[p] = inside ? (static_cast<unsigned>(d) * static_cast<unsigned>(g.axis[1].in) + static_cast<unsigned>(h)) *
-                                static_cast<unsigned>(g.axis[2].in) +
-                            static_cast<unsigned>(w)
-                      : kOutside;
+    const Voxel v = index.at(c, p);
+    const int d = corner.d + v.d * c.d.unit, h = corner.h + v.h * c.h.unit, w = corner.w + v.w * c.w.unit;
+    where[p] = inside(g, d, h, w)
+                   ? (static_cast<unsigned>(d) * static_cast<unsigned>(g.axis[1].in) + static_cast<unsigned>(h)) *
+                             static_cast<unsigned>(g.axis[2].in) +
+                         static_cast<unsigned>(w)
+                   : kOutside;
   }
 }
 
 // Shared memory keeps a halo as planes of 8 channels: 16 bytes per position, so that eight neighbours are 128 bytes, one for each bank. A plane's length
-// leaves a rest of 2 (of 4 planes) or 4 (of 2) modulo 8: eight lanes that write the planes of 2 (4) neighbours meet no bank twice either.
-__host__ __device__ inline int plane_length(int positions, int planes) {
-  const int rest = planes == 4 ? 2 : 4;
-  return positions + (rest + 8 - positions % 8) % 8;
-}
+// leaves a rest of 8 / planes modulo 8: eight lanes that write the planes of 1, 2 or 4 neighbours (of 8, 4, 2 planes) meet no bank twice either.
+__host__ __device__ inline int plane_length(int positions, int planes) { return positions + (8 / planes + 8 - positions % 8) % 8; }
 
 }  // namespace VG_NS
 }  // namespace vg

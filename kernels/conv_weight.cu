@@ -7,6 +7,7 @@
 #include "kernels/conv.h"
 #include "kernels/conv_gather.cuh"
 #include "kernels/conv_library.cuh"
+#include "kernels/conv_weight_tensor.cuh"
 #include "kernels/half.cuh"
 #include "kernels/reduce.cuh"
 
@@ -168,37 +169,6 @@ __global__ __launch_bounds__(kBlock, kBlock == 256 ? 2 : kBlock == 64 ? 4 : 384 
   }
 }
 
-// dw[o, i, tap] = beta dw + sum over samples (a binary tree) of the sum over chunks. A block owns 32 neighbouring elements e = (r, o) of the padded
-// matrix; eight threads share the chunks of each. Overwrites partial[n, 0, e].
-template <int kLanes>
-__global__ __launch_bounds__(32 * kLanes) void conv_weight_sum_kernel(float* __restrict__ dw, float beta, float* __restrict__ partial,
-                                                                      int samples, int chunks, std::int64_t elements, int padded, int depth,
-                                                                      int channels, int columns) {
-  SIMT_SHARED(float, lanes, [kLanes][32]);
-  const int x = static_cast<int>(threadIdx.x) % 32, y = static_cast<int>(threadIdx.x) / 32;
-  const std::int64_t e = static_cast<std::int64_t>(blockIdx.x) * 32 + x, stride = chunks * elements;
-  for (int n = 0; n < samples; ++n) {
-    const float* own = partial + n * stride + e;
-    float sum = 0.0f;
-    if (e < elements)
-      for (int k = y; k < chunks; k += kLanes) sum += own[k * elements];
-    lanes[y][x] = sum;
-    __syncthreads();
-    SIMT_UNROLL for (int span = kLanes / 2; span > 0; span /= 2) {
-      if (y < span) lanes[y][x] += lanes[y + span][x];
-      __syncthreads();
-    }
-    if (y == 0 && e < elements) partial[n * stride + e] = lanes[0][x];  // the thread that alone writes lanes[0][x]
-  }
-  const int r = static_cast<int>(e / padded), o = static_cast<int>(e % padded);
-  if (y != 0 || r >= depth || o >= columns) return;
-  float* own = partial + e;
-  for (int step = 1; step < samples; step *= 2)
-    for (int n = 0; n + step < samples; n += 2 * step) own[n * stride] += own[(n + step) * stride];
-  const int taps = depth / channels, tap = r / channels, channel = r % channels;
-  store<1>(dw + (static_cast<std::int64_t>(o) * channels + channel) * taps + tap, Pack<1>{{own[0]}}, beta);
-}
-
 // Chunks per sample: enough blocks to fill a GPU, chunks short enough that rounding does not build up along them. The shape of one sample decides.
 std::int64_t weight_chunks(std::int64_t voxels, std::int64_t tiles, std::int64_t elements) {
   constexpr std::int64_t kWantedBlocks = 512, kLeast = 256, kLongest = 8192, kMostFloats = 1 << 24, kMost = 32768;
@@ -218,6 +188,8 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
     const Gather g = make_gather(x0.shape(), channels1, dy.shape(), dw.shape(), p, false);
     assert(dw.shape()[0] == columns && dw.shape()[1] == g.channels());
     if (library_backward_weight(ex, dw, dy, x0, x1, p)) return;
+    if constexpr (kIsHalf<T>)
+      if (multiply_halves_weight<T>(ex, g, dw, dy, x0, x1)) return;
     const int tile_n = columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
     const int padded = (columns + tile_n - 1) / tile_n * tile_n;
     const std::int64_t row_tiles = (g.class_rows + tile_r - 1) / tile_r, tiles = row_tiles * (padded / tile_n);

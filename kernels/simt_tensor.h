@@ -1,9 +1,11 @@
 // Words of the tensor cores and of asynchronous copies, for kernels (simt.h): PTX under nvcc, emulated by the sim device.
 //
 //   simt::SharedAddress a = simt::shared_address(p);      where p lies in shared memory; adding an integer moves it by bytes
+//   a = simt::kept(a);                                    the same, known in the loop that follows as one number
 //   simt::mma16816<H>(d, a, b);                           d (16 x 8, float) += a (16 x 16, H) b (16 x 8, H), by a whole warp; H: bf16 or f16
 //   simt::ldmatrix_x4(r, row), ldmatrix_x4_trans          four 8 x 8 matrices of 2-byte numbers, lane l giving the address of row l % 8 of matrix l / 8
 //   simt::copy_async16(to, from, valid);                  16 bytes of global into shared memory, or 16 zeros; done only after
+//   simt::copy_async16_at<bytes>(to, from);               the same, always valid, so many bytes further on both sides
 //   simt::copy_async_commit(); copy_async_wait<N>();      this thread's committed groups but the last N have arrived; others see them after a barrier
 //   simt::pack2<H>(low, high), unpack2<H>(word)           two floats as two halves in one word
 //
@@ -68,6 +70,14 @@ VG_SIMT_WORD SharedAddress shared_address(const void* p) { return static_cast<un
 using SharedAddress = char*;
 inline SharedAddress shared_address(const void* p) { return static_cast<char*>(const_cast<void*>(p)); }
 #endif
+
+// The address as one number that stays in its register: compilers otherwise take a sum apart and add it up again in every turn of a loop.
+VG_SIMT_WORD SharedAddress kept(SharedAddress a) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(a));
+#endif
+  return a;
+}
 
 // The product by shuffles: the second opinion that tests of the emulation ask.
 template <class H>
@@ -147,6 +157,17 @@ VG_SIMT_WORD void copy_async16(SharedAddress to, const void* from, bool valid VG
   asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 #else
   async_copy(to, valid ? from : nullptr, file, line);
+#endif
+}
+// The same for `to` + kBytes and `from` + kBytes: the distance is part of the instruction.
+template <int kBytes>
+VG_SIMT_WORD void copy_async16_at(SharedAddress to, const void* from VG_SIMT_ALSO_HERE) {
+#if defined(VG_SIMT_SM80)
+  asm volatile("cp.async.cg.shared.global [%0 + %2], [%1 + %2], 16;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "n"(kBytes) : "memory");
+#elif defined(__CUDACC__)
+  copy_async16(to + kBytes, static_cast<const char*>(from) + kBytes, true);
+#else
+  async_copy(to + kBytes, static_cast<const char*>(from) + kBytes, file, line);
 #endif
 }
 VG_SIMT_WORD void copy_async_commit() {

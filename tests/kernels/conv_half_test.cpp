@@ -25,6 +25,8 @@ const std::vector<Case>& half_cases() {
         {1, {8, 10, 12}, 64, 0, 40, {1, 1, 1}},
         {1, {5, 9, 10}, 24, 0, 32, {3, 3, 3}, {1, 1, 1}, {2, 4, 3}, {2, 4, 3}},
         {1, {5, 9, 20}, 32, 0, 16, {3, 1, 3}, {2, 1, 3}, {3, 1, 2}, {3, 0, 2}},
+        {1, {1, 12, 17}, 24, 0, 66, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},
+        {1, {1, 5, 9}, 8, 0, 36, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},
     };
     all.insert(all.end(), more.begin(), more.end());
     return all;
@@ -99,7 +101,43 @@ TEST_P(HalfConvolution, BackwardData) {
   }
 }
 
+TEST_P(HalfConvolution, BackwardWeight) {
+  const Doubles want = backward_weight(c, doubles(dy), doubles(x));
+  const bool sparse = c.dilation[2] * (c.kernel[2] / 2) >= c.in[2];  // outer taps meet padding only
+  ConvParams p = c.params();
+  p.activation = {};
+  Bits bits;
+  for (const KernelRun& run : device_runs(conv_backward_weight))
+    for (const float beta : {0.0f, 1.0f}) {
+      if (beta != 0.0f && c.w_shape().elements() > 10000) continue;  // time
+      SCOPED_TRACE(run.name + ", beta " + std::to_string(beta));
+      Output dw = run.output(c.w_shape(), beta);
+      conv_backward_weight(run.exec(), dw.grad, run.put(dy, c.y_shape(), type), x0(run), x1(run), p);
+      expect_close(dw, want, {.relative = 4e-6, .trivial = sparse || want.size() == 1});
+      bits.same(run, dw.grad.tensor, "dw " + std::to_string(beta));
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, HalfConvolution, ::testing::ValuesIn(cases_and_types()));
+
+// Where shared memory holds the halo of no box, the forward pass refuses, and weight gradients are made without tensor cores.
+TEST(HalfConvolutionWithoutRoom, WeightGradientIsRight) {
+  const Case c{1, {9, 17, 20}, 5, 0, 7, {5, 5, 5}, {3, 3, 3}, {1, 1, 1}, {2, 2, 2}};
+  const std::vector<float> x = rounded(normals(c.x_shape(c.i0).elements(), 1), DType::bf16),
+                           dy = rounded(normals(c.y_shape().elements(), 2), DType::bf16);
+  const Doubles want = backward_weight(c, doubles(dy), doubles(x));
+  Bits bits;
+  for (const KernelRun& run : device_runs(conv_backward_weight)) {
+    SCOPED_TRACE(run.name);
+    const Tensor on_device = run.put(x, c.x_shape(c.i0), DType::bf16);
+    Tensor y = run.blank(c.y_shape(), DType::bf16);
+    EXPECT_THROW(conv_forward(run.exec(), y, on_device, Tensor(), run.blank(c.w_shape()), Tensor(), c.params()), Error);
+    Output dw = run.output(c.w_shape(), 0.0f);
+    conv_backward_weight(run.exec(), dw.grad, run.put(dy, c.y_shape(), DType::bf16), on_device, Tensor(), c.params());
+    expect_close(dw, want, {.relative = 4e-6});
+    bits.same(run, dw.grad.tensor);
+  }
+}
 
 // A sample's bits do not depend on its company.
 TEST(HalfConvolutionBatch, SampleAloneGivesTheBitsThatItGivesInABatch) {

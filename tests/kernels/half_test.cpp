@@ -151,21 +151,14 @@ TEST(Half, Loss) {
     });
 }
 
-TEST(Half, GradientsOfParameters) {
+TEST(Half, GradientOfBias) {  // that of weights is a product on tensor cores: conv_half_test.cpp
   rounds_once([](const KernelRun& run, auto put, const Shape& s, DType) {
-    ConvParams p;
-    for (int a = 0; a < 3; ++a) p.pad[a] = s[1 + a] == 1 ? 0 : 1;
+    Tensor db = run.blank({5}), of_x = run.blank({s.c()});
     Shape out = s;
     out[4] = 5;
-    const Shape weights{5, s.c() + 3, s.d() == 1 ? 1 : 3, 3, 3};
-    Shape second = s;
-    second[4] = 3;
-    Tensor dw = run.put(normals(weights.elements(), 1), weights), db = run.blank({5}), of_x = run.blank({s.c()});
-    const Tensor dy = put(2, out);
-    conv_backward_weight(run.exec(), Grad{dw, 1.0f}, dy, put(3, s), put(4, second), p);
-    channel_sum(run.exec(), Grad{db}, dy);
+    channel_sum(run.exec(), Grad{db}, put(2, out));
     channel_sum(run.exec(), Grad{of_x}, put(3, s));
-    return std::vector<Tensor>{dw, db, of_x};
+    return std::vector<Tensor>{db, of_x};
   });
 }
 

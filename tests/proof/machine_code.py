@@ -31,7 +31,7 @@ GATES = [
     (r"(norm_moments|norm_backward_sums|channel_sum|sum_squares)_kernel<4(, float)?>", {"LDG.E.128": 1}),
 ]
 GATES_SM80 = [
-    (r"conv_tensor_kernel", {"HMMA.16816": 16, "LDSM": 4, "LDGSTS.E.BYPASS.128": 2}),
+    (r"conv_(weight_)?tensor_kernel", {"HMMA.16816": 16, "LDSM": 4, "LDGSTS.E.BYPASS.128": 2}),
 ]
 # Functions that may be called: not inlined on purpose; and nvcc's own for the rare operands of an IEEE division or root, for
 # 64-bit division, and (Turing, Ampere) for shuffles after a branch.
@@ -167,18 +167,16 @@ def check(arch, folder, jobs):
         for pattern, wanted in GATES + (GATES_SM80 if int(arch) >= 80 else []):
             if re.match(pattern, short):
                 bad += [f"sm_{arch} {short}: {code.count(op)} {op}, wanted {n}" for op, n in wanted.items() if code.count(op) < n]
-        # Tensor-core kernels that take rows of three taps, which networks spend their time in: of the inner loop, at least a quarter are HMMA and at most
-        # 15 % integer arithmetic on addresses. Single taps (1 x 1 kernels, strides whose halo is large): an eighth, and a quarter.
+        # Tensor-core kernels: of the inner loop, at least a quarter are HMMA and at most 15 % integer arithmetic on addresses.
         if int(arch) >= 80 and code.count("HMMA"):
             first, last = max(code.loops(), key=lambda l: code.count("HMMA", *l), default=(0, None))
             total = sum(code.mix(first, last).values())
             hmma = code.count("HMMA", first, last)
-            integer = sum(code.count(op, first, last) for op in ("IMAD", "IADD3", "LEA", "ISETP", "LOP3", "SHF", "IADD", "VIADD", "UIADD3", "UIMAD", "ULEA"))
-            rows = re.search(r", 3, 4>$", short)
-            if hmma < total / (4 if rows else 8):
-                bad.append(f"sm_{arch} {short}: {hmma} of the inner loop's {total} instructions are HMMA, wanted {'a quarter' if rows else 'an eighth'}")
-            if integer > (0.15 if rows else 0.25) * total:
-                bad.append(f"sm_{arch} {short}: {integer} of the inner loop's {total} instructions are integer arithmetic, at most {15 if rows else 25} % wanted")
+            integer = sum(code.count(op, first, last) for op in ("IMAD", "IADD3", "LEA", "ISETP", "LOP3", "SHF", "IADD", "VIADD", "UIADD3", "UIMAD", "ULEA", "USHF", "ULOP3", "UISETP"))
+            if hmma < total / 4:
+                bad.append(f"sm_{arch} {short}: {hmma} of the inner loop's {total} instructions are HMMA, wanted a quarter")
+            if integer > 0.15 * total:
+                bad.append(f"sm_{arch} {short}: {integer} of the inner loop's {total} instructions are integer arithmetic, at most 15 % wanted")
     return kernels, bad
 
 
