@@ -6,11 +6,6 @@
 namespace vg {
 namespace VG_NS {
 
-// Two floats, 8-byte aligned, as one word.
-__device__ inline void store_two(float* p, float low, float high) {
-  *reinterpret_cast<std::uint64_t*>(p) = static_cast<std::uint64_t>(__float_as_uint(high)) << 32 | __float_as_uint(low);
-}
-
 template <class H>
 struct HalfSources {
   const H* data[2];

@@ -241,7 +241,7 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
     SIMT_UNROLL for (int half = 0; half < 2; ++half) {
       const int r = i * 16 + half * 8 + lane / 4, exchange = r / kRowsPerLine % kGroups;
       SIMT_UNROLL for (int group = 0; group < kGroups; ++group)
-          store_two(own + r * BN + (group ^ exchange) * 8 + lane % 4 * 2, sum[i][group][2 * half], sum[i][group][2 * half + 1]);
+          simt::store_two(own + r * BN + (group ^ exchange) * 8 + lane % 4 * 2, sum[i][group][2 * half], sum[i][group][2 * half + 1]);
     }
   }
   float* bias = reinterpret_cast<float*>(memory) + Tile::voxels * BN;

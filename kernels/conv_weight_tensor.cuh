@@ -18,6 +18,7 @@ namespace VG_NS {
 
 inline constexpr int kWeightBox = 128, kWeightSteps = kWeightBox / 16;  // voxels of a box; of 16 voxels each
 inline constexpr int kMostWeightWarps = 12;                             // 168 registers for each lane
+inline constexpr int kMostBoxes = 512;                                  // of a block
 
 template <int ROW, int BN>
 struct WeightWarps {
@@ -41,7 +42,12 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
     Gather g, WeightBlocks b, HalfSources<H> source, const H* __restrict__ dy, int dy_pitch, float* __restrict__ partial) {
   constexpr int E = WeightWarps<ROW, BN>::entries, kColumnPlanes = BN / 8, kDyPlane = WeightWarps<ROW, BN>::dy_plane,
                 kDyBytes = kDyPlane * kColumnPlanes * 16;
+  constexpr int kTurn = E * ROW * BN >= 192 ? 2 : 4;  // steps of a turn of the innermost loop
+  struct alignas(4 * kTurn) Shifts {
+    unsigned v[kTurn];
+  };
   SIMT_DYN_SHARED(uint4, memory);
+  SIMT_SHARED(HaloClass, later, [1]);  // for copies and the end: the loop between has use for every register
   const HaloClass c = halo_class(g, 0, b.shape);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), lane = thread % 32, warp = thread / 32;
   const int positions = c.positions(), plane = plane_length(positions, b.planes), halo_pieces = plane * b.planes;
@@ -50,15 +56,22 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
   const int second = chunk >= source.chunks[0] ? 1 : 0, first_channel = (chunk - (second ? source.chunks[0] : 0)) * b.planes * 8;
   const int slices = b.planes / 2, entries = c.taps() / ROW * slices;  // a slice: 16 channels
 
-  // [halos][dy][voxels of each step, as a shift][where halo positions lie: d, h, w packed]
+  // [halos][dy][voxels of each step, as a shift][first output of each box, 21 bits an axis][where halo positions lie: d, h, w]
   const simt::SharedAddress halo = simt::shared_address(memory), dys = halo + b.buffers * halo_pieces * 16;
   unsigned* shift = reinterpret_cast<unsigned*>(memory + b.buffers * (halo_pieces + kDyPlane * kColumnPlanes));
-  unsigned* where = shift + kWeightSteps;
+  std::uint64_t* first = reinterpret_cast<std::uint64_t*>(shift + kWeightSteps);
+  unsigned* where = shift + kWeightSteps + 2 * b.at_a_time;
   const auto output_of = [&](int v) {
     const TileShape& t = b.shape;
     return c.output(v >> (t.log_w + t.log_h), v >> t.log_w & ((1 << t.log_h) - 1), v & ((1 << t.log_w) - 1));
   };
+  if (thread == 0) later[0] = c;
   if (thread < kWeightSteps) shift[thread] = static_cast<unsigned>(output_of(thread * 16)) * 16;
+  const int begin = static_cast<int>(blockIdx.y) * b.at_a_time, end = begin + b.at_a_time < b.boxes ? begin + b.at_a_time : b.boxes;
+  for (int i = thread; i < end - begin; i += threads) {
+    const HaloTile tile = halo_tile(c, b.shape, begin + i);
+    first[i] = static_cast<std::uint64_t>(tile.qd) << 42 | static_cast<std::uint64_t>(tile.qh) << 21 | static_cast<std::uint64_t>(tile.qw);
+  }
   const HaloIndex index(c);
   for (int p = thread; p < positions; p += threads) {
     const Voxel v = index.at(c, p);
@@ -76,65 +89,66 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
   }
   const simt::SharedAddress my_dy = dys + (lane / 16 * kDyPlane + lane % 16) * 16;
 
-  const Extent in{g.axis[0].in, g.axis[1].in, g.axis[2].in}, out{g.axis[0].out, g.axis[1].out, g.axis[2].out};
-  const int pitch = second ? source.pitch[1] : source.pitch[0], log_planes = b.planes == 2 ? 1 : b.planes == 4 ? 2 : 3;
-  const int my_plane = thread & (b.planes - 1), my_eight = column_tile * BN + thread % kColumnPlanes * 8;
-  const H* x = (second ? source.data[1] : source.data[0]) + first_channel + my_plane * 8;
   const auto fetch = [&](int n, int box, int buffer) {
-    const HaloTile tile = halo_tile(c, b.shape, box);
+    const HaloClass& c = later[0];
+    const std::uint64_t q = first[box - begin];
+    const HaloTile tile{static_cast<int>(q >> 42), static_cast<int>(q >> 21 & 0x1fffff), static_cast<int>(q & 0x1fffff)};
     const Voxel corner = halo_corner(c, tile);
+    const Extent in{g.axis[0].in, g.axis[1].in, g.axis[2].in}, out{g.axis[0].out, g.axis[1].out, g.axis[2].out};
+    const int log_planes = b.planes == 2 ? 1 : b.planes == 4 ? 2 : 3, my_plane = thread & (b.planes - 1), positions = c.positions();
+    const int pitch = second ? source.pitch[1] : source.pitch[0], channel = first_channel + my_plane * 8;
+    const H* x = (second ? source.data[1] : source.data[0]) + n * in.voxels() * pitch + channel;
     simt::SharedAddress to = halo + (buffer * halo_pieces + my_plane * plane + (thread >> log_planes)) * 16;
     for (int p = thread >> log_planes; p < positions; p += threads >> log_planes) {
       const unsigned at = where[p];
       const int d = corner.d + static_cast<int>(at >> 22) * c.d.unit, h = corner.h + static_cast<int>(at >> 11 & 2047) * c.h.unit,
                 w = corner.w + static_cast<int>(at & 2047) * c.w.unit;
-      const bool valid = inside(g, d, h, w) && first_channel + my_plane * 8 < pitch;
-      simt::copy_async16(to, valid ? x + (n * in.voxels() + row_at(d, h, w, in)) * pitch : dy, valid);
+      const bool valid = inside(g, d, h, w) && channel < pitch;
+      simt::copy_async16(to, valid ? x + row_at(d, h, w, in) * pitch : dy, valid);
       to = to + (threads >> log_planes) * 16;
     }
+    const int column = column_tile * BN + thread % kColumnPlanes * 8;
+    const H* rows = dy + n * out.voxels() * dy_pitch + column;
     to = dys + (buffer * kDyPlane * kColumnPlanes + thread % kColumnPlanes * kDyPlane + thread / kColumnPlanes) * 16;
     for (int v = thread / kColumnPlanes; v < kWeightBox; v += threads / kColumnPlanes) {
       const TileShape& t = b.shape;
       const std::int64_t voxel = tile.voxel(c, g, v >> (t.log_w + t.log_h), v >> t.log_w & ((1 << t.log_h) - 1), v & ((1 << t.log_w) - 1));
-      const bool valid = voxel >= 0 && my_eight < dy_pitch;
-      simt::copy_async16(to, valid ? dy + (n * out.voxels() + voxel) * dy_pitch + my_eight : dy, valid);
+      const bool valid = voxel >= 0 && column < dy_pitch;
+      simt::copy_async16(to, valid ? rows + voxel * dy_pitch : dy, valid);
       to = to + threads / kColumnPlanes * 16;
     }
     simt::copy_async_commit();
   };
 
-  const int begin = static_cast<int>(blockIdx.y) * b.at_a_time, end = begin + b.at_a_time < b.boxes ? begin + b.at_a_time : b.boxes;
-  const int steps = 1 << (b.shape.log_d + b.shape.log_h + b.shape.log_w - 4);  // kWeightSteps; a loop, not a straight line
+  const int ahead = b.buffers - 1;  // boxes; with one buffer a box is waited for at once
   for (int n = static_cast<int>(blockIdx.z); n < g.samples; n += static_cast<int>(gridDim.z)) {
-    __syncthreads();
-    fetch(n, begin, 0);
     float sum[E * ROW][BN / 8][4] = {};
-    for (int box = begin, now = 0; box < end; ++box) {
+    for (int box = begin - ahead, now = 0; box < end; ++box) {
       simt::copy_async_wait<0>();
       __syncthreads();
-      if (b.buffers == 2 && box + 1 < end) fetch(n, box + 1, 1 - now);
+      if (box + ahead < end) fetch(n, box + ahead, now);
+      if (ahead == 0) {
+        simt::copy_async_wait<0>();
+        __syncthreads();
+      } else {
+        now = 1 - now;
+        if (box < begin) continue;
+      }
       simt::SharedAddress from_x[E], from_dy = my_dy + now * kDyBytes;
       SIMT_UNROLL for (int e = 0; e < E; ++e) from_x[e] = my_x[e] + now * halo_pieces * 16;
-      for (int step = 0; step < steps; step += 4) {
-        const uint4 shifts = *reinterpret_cast<const uint4*>(shift + step);
-        SIMT_UNROLL for (int t = 0; t < 4; ++t) {
-          const unsigned by = t == 0 ? shifts.x : t == 1 ? shifts.y : t == 2 ? shifts.z : shifts.w;
+      SIMT_LOOP for (int step = 0; step < kWeightSteps; step += kTurn) {
+        const Shifts by = *reinterpret_cast<const Shifts*>(shift + step);
+        SIMT_UNROLL for (int t = 0; t < kTurn; ++t) {
           unsigned fx[E * ROW][4], fdy[BN / 16][4];
           SIMT_UNROLL for (int e = 0; e < E; ++e) SIMT_UNROLL for (int j = 0; j < ROW; ++j)
-              simt::ldmatrix_x4_trans(fx[e * ROW + j], from_x[e] + by + j * 16);
+              simt::ldmatrix_x4_trans(fx[e * ROW + j], from_x[e] + by.v[t] + j * 16);
           SIMT_UNROLL for (int p = 0; p < BN / 16; ++p) simt::ldmatrix_x4_trans(fdy[p], from_dy + (2 * p * kDyPlane + t * 16) * 16);
           SIMT_UNROLL for (int m = 0; m < E * ROW; ++m) SIMT_UNROLL for (int p = 0; p < BN / 16; ++p) {
             simt::mma16816<H>(sum[m][2 * p], fx[m], {fdy[p][0], fdy[p][1]});
             simt::mma16816<H>(sum[m][2 * p + 1], fx[m], {fdy[p][2], fdy[p][3]});
           }
         }
-        from_dy = from_dy + 4 * 16 * 16;
-      }
-      if (b.buffers == 2) {
-        now = 1 - now;
-      } else if (box + 1 < end) {
-        __syncthreads();
-        fetch(n, box + 1, 0);
+        from_dy = from_dy + kTurn * 16 * 16;
       }
     }
 
@@ -145,7 +159,7 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
       if (entry >= entries || channel >= channels) continue;
       float* row = tile + (static_cast<std::int64_t>(entry / slices * ROW + j) * g.channels() + (second ? g.channels0 : 0) + channel) * padded;
       SIMT_UNROLL for (int group = 0; group < BN / 8; ++group)
-          store_two(row + group * 8, sum[e * ROW + j][group][2 * half], sum[e * ROW + j][group][2 * half + 1]);
+          simt::store_two(row + group * 8, sum[e * ROW + j][group][2 * half], sum[e * ROW + j][group][2 * half + 1]);
     }
   }
 }
@@ -178,7 +192,7 @@ inline double cost_of_weight_cut(const Gather& g, int columns, WeightCut& cut) {
   const int pieces = plane_length(c.positions(), b.planes) * b.planes + (kWeightBox + 64 / cut.bn) * cut.bn / 8;
   for (b.buffers = 2; b.buffers > 0; --b.buffers) {
     cut.shared_bytes = static_cast<std::size_t>(b.buffers * pieces * 16 + (kWeightSteps + c.positions()) * 4);
-    if (cut.shared_bytes > kTensorShared) continue;
+    if (cut.shared_bytes + kMostBoxes * sizeof(std::uint64_t) > kTensorShared) continue;
     // 1.61 cycles an mma (62 % of the peak), 4 an ldmatrix, 24 bytes a cycle from the L2 cache
     const double products = 1.61 * entries_of_warp * cut.row * cut.bn / 8, fragments = 4.0 * (entries_of_warp * cut.row + cut.bn / 16);
     const double box = kWeightSteps * cut.warps * (products > fragments ? products : fragments) + pieces * 16 / 24.0;
@@ -213,7 +227,7 @@ inline int boxes_at_a_time(const WeightCut& cut) {
   const int by_registers = kMostWeightWarps / cut.warps, by_memory = static_cast<int>((227u << 10) / (cut.shared_bytes + 1024)),
             resident = by_registers < by_memory ? by_registers : by_memory, wanted = 132 * resident / cut.grid();
   const int boxes = (cut.blocks.boxes + (wanted > 0 ? wanted : 1) - 1) / (wanted > 0 ? wanted : 1);
-  return boxes < 2 ? 2 : boxes < 512 ? boxes : 512;
+  return boxes < 2 ? 2 : boxes < kMostBoxes ? boxes : kMostBoxes;
 }
 
 // False: shared memory does not hold the halo of any box, and conv_weight_kernel has to serve.
@@ -226,6 +240,7 @@ bool multiply_halves_weight(const Exec& ex, const Gather& g, const Grad& dw, con
   const int padded = b.column_tiles * cut.bn;
   const std::int64_t elements = g.class_rows * padded;
   b.at_a_time = boxes_at_a_time(cut);
+  cut.shared_bytes += b.at_a_time * sizeof(std::uint64_t);
   const int parts = (b.boxes + b.at_a_time - 1) / b.at_a_time;
 
   // [partial sums][padded x0][padded x1][padded dy]

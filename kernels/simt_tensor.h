@@ -7,6 +7,8 @@
 //   simt::copy_async16(to, from, valid);                  16 bytes of global into shared memory, or 16 zeros; done only after
 //   simt::copy_async16_at<bytes>(to, from);               the same, always valid, so many bytes further on both sides
 //   simt::copy_async_commit(); copy_async_wait<N>();      this thread's committed groups but the last N have arrived; others see them after a barrier
+//   simt::store_two(p, low, high);                        two floats as one store of 8 bytes
+//   SIMT_LOOP for (...)                                   #pragma unroll 1: a body that is long enough as it stands
 //   simt::pack2<H>(low, high), unpack2<H>(word)           two floats as two halves in one word
 //
 // Who holds what (PTX ISA, "Matrix fragments for mma.m16n8k16"): with g = lane / 4 and t = lane % 4, a word holds columns (of a) or rows (of b) 2t, 2t + 1:
@@ -20,6 +22,7 @@
 #include "tensor/dtype.h"
 
 #if defined(__CUDACC__)
+#define SIMT_LOOP _Pragma("unroll 1")
 #define VG_SIMT_WORD __device__ __forceinline__
 #define VG_SIMT_HERE
 #define VG_SIMT_ALSO_HERE
@@ -27,6 +30,7 @@
 #define VG_SIMT_SM80 1
 #endif
 #else
+#define SIMT_LOOP
 #define VG_SIMT_WORD inline
 #define VG_SIMT_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 #define VG_SIMT_ALSO_HERE , VG_SIMT_HERE
@@ -77,6 +81,15 @@ VG_SIMT_WORD SharedAddress kept(SharedAddress a) {
   asm volatile("" : "+r"(a));
 #endif
   return a;
+}
+
+// Host compilers would make two stores of a pair of floats, and the hooks count what memory sees.
+VG_SIMT_WORD void store_two(float* p, float low, float high) {
+#if defined(__CUDACC__)
+  *reinterpret_cast<float2*>(p) = make_float2(low, high);
+#else
+  *reinterpret_cast<std::uint64_t*>(p) = static_cast<std::uint64_t>(__float_as_uint(high)) << 32 | __float_as_uint(low);
+#endif
 }
 
 // The product by shuffles: the second opinion that tests of the emulation ask.
