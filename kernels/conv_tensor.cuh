@@ -95,7 +95,7 @@ __device__ inline Pack<4> sum_of(Pack<4> a, const Pack<4>& b) {
 }
 
 // packed: [class, tile of columns, chunk, stage][entry of the stage, tap of the entry, 8 of its 16 channels, BN columns, 1 of the 8]. With gridDim.y > 1 a
-// block sums its share of the chunks and writes partial[split, output voxel, padded columns]. grid: (samples x boxes x tiles of columns, splits, classes).
+// block sums its share of the chunks and writes partial[split, lower or upper 4 of 8 columns, output voxel, padded columns / 8, 4]. grid: (samples x boxes x tiles of columns, splits, classes).
 // planes: KC / 8, namely 2, 4 or 8; buffers: for halos; 2, or 1 for a single chunk or where two do not fit.
 template <class H, int BN, int ROW>
 __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW>::warps == 8 ? 2 : 3) void conv_tensor_kernel(
@@ -253,17 +253,18 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
     const int place = group ^ r / kRowsPerLine % kGroups;
     const float* from = own + r * BN + place * 8;
     const bool odd = (BN == 64 ? place / 4 : r / kRowsPerLine) % 2 != 0;
-    const Pack<4> one = load<4>(from + (odd ? 4 : 0)), other_half = load<4>(from + (odd ? 0 : 4));
-    const Pack<4> low = sum_of(odd ? other_half : one, load<4>(bias + group * 8)),
-                  high = sum_of(odd ? one : other_half, load<4>(bias + group * 8 + 4));
+    const int first = odd ? 4 : 0, second = 4 - first;
+    const Pack<4> one = sum_of(load<4>(from + first), load<4>(bias + group * 8 + first)),
+                  other_half = sum_of(load<4>(from + second), load<4>(bias + group * 8 + second));
+    const Pack<4> low = odd ? other_half : one, high = odd ? one : other_half;
     const int v = warp * 16 * MT + r;
     const std::int64_t voxel = later[0].tile.voxel(later[0].c, g, v >> (shape.log_w + shape.log_h),
                                                    v >> shape.log_w & ((1 << shape.log_h) - 1), v & ((1 << shape.log_w) - 1));
     if (voxel < 0) continue;
     if (gridDim.y > 1) {
-      float* to = partial + blockIdx.y * partial_stride + (first_voxel + voxel) * padded + column;
+      float* to = partial + blockIdx.y * partial_stride + ((first_voxel + voxel) * padded + column) / 2;
       store<4>(to, low);
-      store<4>(to + 4, high);
+      store<4>(to + partial_stride / 2, high);
     } else {
       write_eight(sink, first_voxel + voxel, column, low, high);
     }
@@ -279,8 +280,8 @@ __global__ __launch_bounds__(kThreads) void conv_tensor_splits_kernel(HalfSink<H
   const int column = static_cast<int>(eight % (padded / 8)) * 8;
   Pack<4> low{}, high{};
   for (int s = 0; s < splits; ++s) {
-    low = sum_of(low, load<4>(partial + s * partial_stride + eight * 8));
-    high = sum_of(high, load<4>(partial + s * partial_stride + eight * 8 + 4));
+    low = sum_of(low, load<4>(partial + s * partial_stride + eight * 4));
+    high = sum_of(high, load<4>(partial + s * partial_stride + partial_stride / 2 + eight * 4));
   }
   SIMT_UNROLL for (int j = 0; j < 4; ++j) {
     low.v[j] += bias_of(sink, column + j);

@@ -188,9 +188,9 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
     const Gather g = make_gather(x0.shape(), channels1, dy.shape(), dw.shape(), p, false);
     assert(dw.shape()[0] == columns && dw.shape()[1] == g.channels());
     if (library_backward_weight(ex, dw, dy, x0, x1, p)) return;
-    if constexpr (kIsHalf<T>)
+    if constexpr (kIsHalf<T>)  // but for the rarest shapes, for which one of the kernels below must do
       if (multiply_halves_weight<T>(ex, g, dw, dy, x0, x1)) return;
-    const int tile_n = columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
+    const int tile_n = kIsHalf<T> ? 64 : columns <= 8 ? 8 : columns <= 16 ? 16 : columns <= 32 ? 32 : 64, tile_r = 128;
     const int padded = (columns + tile_n - 1) / tile_n * tile_n;
     const std::int64_t row_tiles = (g.class_rows + tile_r - 1) / tile_r, tiles = row_tiles * (padded / tile_n);
     const std::int64_t elements = row_tiles * tile_r * padded, voxels = dy.shape().voxels();
@@ -201,24 +201,29 @@ void conv_backward_weight(const Exec& ex, const Grad& dw, const Tensor& dy, cons
         ex.scratch->reserve<char>(floats * std::int64_t{sizeof(float)} + g.class_rows * std::int64_t{sizeof(Tap)}));
     Tap* taps = reinterpret_cast<Tap*>(partial + floats);
     const T *a0 = x0.data<T>(), *a1 = data_or_null_of<T>(x1), *b = dy.data<T>();
-    const bool fours = g.channels0 % 4 == 0 && in_fours(g.channels1, a0, a1), dy_fours = in_fours(columns, b);
+    const bool fours = !kIsHalf<T> && g.channels0 % 4 == 0 && in_fours(g.channels1, a0, a1), dy_fours = in_fours(columns, b);
     const bool few = few_channels(g);
     gather_taps(ex, g, fours ? 4 : 1, taps);
     const dim3 grid(simt::blocks_for(tiles, 1), static_cast<unsigned>(chunks),
                     static_cast<unsigned>(g.samples < kMaxGridYZ ? g.samples : kMaxGridYZ));
     const auto launch = [&](auto width) {
       constexpr int kWidth = decltype(width)::value, kRows = kWidth == 64 ? 8 : 4;
-      const auto conv_weight_any = fours ? conv_weight_kernel<T, 128, kWidth, kRows, 4>
-                                   : few ? conv_weight_kernel<T, 128, kWidth, kRows, 0>
-                                         : conv_weight_kernel<T, 128, kWidth, kRows, 1>;
+      auto conv_weight_any = conv_weight_kernel<T, 128, kWidth, kRows, 1>;
+      if constexpr (!kIsHalf<T>) {
+        if (fours) conv_weight_any = conv_weight_kernel<T, 128, kWidth, kRows, 4>;
+        if (few && !fours) conv_weight_any = conv_weight_kernel<T, 128, kWidth, kRows, 0>;
+      }
       VG_LAUNCH(ex, conv_weight_any, grid, 128 / kRows * (kWidth / 4), 0, g, a0, a1, taps, b, columns, dy_fours, padded, partial, chunk);
     };
-    switch (tile_n) {
-      case 8: launch(number<8>); break;
-      case 16: launch(number<16>); break;
-      case 32: launch(number<32>); break;
-      default: launch(number<64>); break;
-    }
+    if constexpr (kIsHalf<T>)
+      launch(number<64>);
+    else
+      switch (tile_n) {
+        case 8: launch(number<8>); break;
+        case 16: launch(number<16>); break;
+        case 32: launch(number<32>); break;
+        default: launch(number<64>); break;
+      }
     VG_LAUNCH(ex, conv_weight_sum_kernel<8>, simt::blocks_for(elements, 32), 256, 0, dw.data(), dw.beta, partial, g.samples,
               static_cast<int>(chunks), elements, padded, static_cast<int>(g.class_rows), g.channels(), columns);
   });

@@ -122,21 +122,24 @@ INSTANTIATE_TEST_SUITE_P(All, HalfConvolution, ::testing::ValuesIn(cases_and_typ
 
 // Where shared memory holds the halo of no box, the forward pass refuses, and weight gradients are made without tensor cores.
 TEST(HalfConvolutionWithoutRoom, WeightGradientIsRight) {
-  const Case c{1, {9, 17, 20}, 5, 0, 7, {5, 5, 5}, {3, 3, 3}, {1, 1, 1}, {2, 2, 2}};
-  const std::vector<float> x = rounded(normals(c.x_shape(c.i0).elements(), 1), DType::bf16),
-                           dy = rounded(normals(c.y_shape().elements(), 2), DType::bf16);
-  const Doubles want = backward_weight(c, doubles(dy), doubles(x));
-  Bits bits;
-  for (const KernelRun& run : device_runs(conv_backward_weight)) {
-    SCOPED_TRACE(run.name);
-    const Tensor on_device = run.put(x, c.x_shape(c.i0), DType::bf16);
-    Tensor y = run.blank(c.y_shape(), DType::bf16);
-    EXPECT_THROW(conv_forward(run.exec(), y, on_device, Tensor(), run.blank(c.w_shape()), Tensor(), c.params()), Error);
-    Output dw = run.output(c.w_shape(), 0.0f);
-    conv_backward_weight(run.exec(), dw.grad, run.put(dy, c.y_shape(), DType::bf16), on_device, Tensor(), c.params());
-    expect_close(dw, want, {.relative = 4e-6});
-    bits.same(run, dw.grad.tensor);
-  }
+  for (const DType type : {DType::bf16, DType::f16})
+    for (const std::int64_t inputs : {2, 5, 8}) {
+      const Case c{1, {9, 17, 20}, inputs, 0, 7, {5, 5, 5}, {3, 3, 3}, {1, 1, 1}, {2, 2, 2}};
+      const std::vector<float> x = rounded(normals(c.x_shape(c.i0).elements(), 1), type),
+                               dy = rounded(normals(c.y_shape().elements(), 2), type);
+      const Doubles want = backward_weight(c, doubles(dy), doubles(x));
+      Bits bits;
+      for (const KernelRun& run : device_runs(conv_backward_weight)) {
+        SCOPED_TRACE(run.name);
+        const Tensor on_device = run.put(x, c.x_shape(c.i0), type);
+        Tensor y = run.blank(c.y_shape(), type);
+        EXPECT_THROW(conv_forward(run.exec(), y, on_device, Tensor(), run.blank(c.w_shape()), Tensor(), c.params()), Error);
+        Output dw = run.output(c.w_shape(), 0.0f);
+        conv_backward_weight(run.exec(), dw.grad, run.put(dy, c.y_shape(), type), on_device, Tensor(), c.params());
+        expect_close(dw, want, {.relative = 4e-6});
+        bits.same(run, dw.grad.tensor);
+      }
+    }
 }
 
 // A sample's bits do not depend on its company.
