@@ -109,7 +109,8 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
     HaloClass c;
     HaloTile tile;
     std::int64_t first_input, first_output;  // voxels of the sample
-    int plane, positions, stages, end_chunk, column_tile;
+    int plane, positions, first_chunk, end_chunk, column_tile;
+    int shifts, where;  // words of the dynamic memory; the shifts end where the other begins
   };
   SIMT_SHARED(Later, later, [1]);
   struct alignas(4 * Tile::shifts) Shifts {
@@ -130,9 +131,8 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
   const int end_chunk = stages == 0 ? first_chunk : first_chunk + share < chunks ? first_chunk + share : chunks;
   const int halo_pieces = plane * planes;
   const simt::SharedAddress halo = simt::shared_address(memory), ring = halo + buffers * halo_pieces * 16;
-  const Shifts* const shifts = reinterpret_cast<const Shifts*>(memory + buffers * halo_pieces + kRing * kSlab);
-  unsigned* shift = reinterpret_cast<unsigned*>(memory + buffers * halo_pieces + kRing * kSlab);
-  unsigned* where = shift + stages * Tile::shifts;
+  const int first_shift = (buffers * halo_pieces + kRing * kSlab) * 4, first_where = first_shift + stages * Tile::shifts;
+  unsigned* const words = reinterpret_cast<unsigned*>(memory);
 
   if (thread == 0)
     later[0] = {c,
@@ -141,15 +141,17 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
                 n * (static_cast<std::int64_t>(g.axis[0].out) * g.axis[1].out * g.axis[2].out),
                 plane,
                 positions,
-                stages,
+                first_chunk,
                 end_chunk,
-                column_tile};
-  find_halo(where, c, tile, g, thread, kBlock);
+                column_tile,
+                first_shift,
+                first_where};
+  find_halo(words + first_where, c, tile, g, thread, kBlock);
   for (int word = thread; word < stages * Tile::shifts; word += kBlock) {
     const int s = word % Tile::shifts, e = word / Tile::shifts * S + s, row = e / slices;
     const int jw = ROW == 1 ? row % c.w.taps : 0, dh = ROW == 1 ? row / c.w.taps : row;
     const bool real = s < S && e < entries;
-    shift[word] = real ? static_cast<unsigned>(c.tap(dh / c.h.taps, dh % c.h.taps, jw) + e % slices * 2 * plane) * 16 : 0;
+    words[first_shift + word] = real ? static_cast<unsigned>(c.tap(dh / c.h.taps, dh % c.h.taps, jw) + e % slices * 2 * plane) * 16 : 0;
   }
   __syncthreads();
 
@@ -157,6 +159,7 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
     const int log_planes = planes == 2 ? 1 : planes == 4 ? 2 : 3, my_plane = static_cast<int>(threadIdx.x) & (planes - 1);
     const int second = chunk >= source.chunks[0] ? 1 : 0, pitch = second ? source.pitch[1] : source.pitch[0];
     const int channel = ((chunk - (second ? source.chunks[0] : 0)) * planes + my_plane) * 8, end = later[0].positions;
+    const unsigned* where = words + later[0].where;
     const H* from = (second ? source.data[1] : source.data[0]) + later[0].first_input * pitch + channel;
     int p = static_cast<int>(threadIdx.x) >> log_planes;
     to = to + (my_plane * later[0].plane + p) * 16;
@@ -192,21 +195,27 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
 
   float sum[MT][BN / 8][4] = {};
   if (first_chunk < end_chunk) {
-    fetch_halo(first_chunk, halo);
     fetch_weights(kSlab * 16);
     ahead += kSlab * 8;
   }
-  simt::copy_async_commit();
-  int now = 0, other = halo_pieces * 16;  // where this stage's weights begin; from this chunk's halo to the other one, in bytes
-  for (int chunk = first_chunk; chunk < later[0].end_chunk; ++chunk) {
-    simt::copy_async_wait<0>();
-    __syncthreads();
+  // Halos are fetched one chunk ahead, or with one buffer when all have read the last.
+  int now = 0, other = (buffers - 1) * halo_pieces * 16;  // where this stage's weights begin; from this chunk's halo to the other one, in bytes
+  for (int chunk = first_chunk - (buffers - 1); chunk < later[0].end_chunk; ++chunk) {
+    const int next = chunk + (buffers - 1);
+    const bool real = chunk >= later[0].first_chunk;
+    if (next < later[0].end_chunk) fetch_halo(next, halo + (real && other > 0 ? other : 0));
+    if (buffers == 1 || !real) {
+      simt::copy_async_commit();
+      simt::copy_async_wait<0>();
+      __syncthreads();
+      if (!real) continue;
+    }
     const bool more = chunk + 1 < later[0].end_chunk;
-    if (buffers == 2 && more) fetch_halo(chunk + 1, halo + (other > 0 ? other : 0));
-    const Shifts *const end = shifts + later[0].stages, *const last = more ? nullptr : end;  // behind it there are no more weights to fetch
-    for (const Shifts* by = shifts; by != end;) {
+    const Shifts *by = reinterpret_cast<const Shifts*>(words + later[0].shifts),
+                 *const end = reinterpret_cast<const Shifts*>(words + later[0].where);
+    while (by != end) {
       const Shifts stage = *by++;
-      if (by != last) fetch_weights(now);
+      if (by != end || more) fetch_weights(now);
       simt::copy_async_commit();
       SIMT_UNROLL for (int s = 0; s < S; ++s) {
         SIMT_UNROLL for (int j = 0; j < ROW; ++j) {
@@ -224,13 +233,8 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
       simt::copy_async_wait<0>();
       __syncthreads();
     }
-    if (buffers == 2) {
-      SIMT_UNROLL for (int i = 0; i < MT; ++i) my_a[i] = my_a[i] + other;
-      other = -other;
-    } else if (more) {
-      fetch_halo(chunk + 1, halo);
-      simt::copy_async_commit();
-    }
+    SIMT_UNROLL for (int i = 0; i < MT; ++i) my_a[i] = my_a[i] + other;
+    other = -other;
   }
 
   // Sums go through shared memory, so that a thread gets 8 neighbouring channels: 16 bytes. Rows of BN floats, whose groups of 8 are exchanged such that
