@@ -47,7 +47,12 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
     unsigned v[kTurn];
   };
   SIMT_DYN_SHARED(uint4, memory);
-  SIMT_SHARED(HaloClass, later, [1]);  // for copies and the end: the loop between has use for every register
+  // What copies and the end need waits in shared memory: the loop between has use for every register.
+  struct Later {
+    HaloClass c;
+    int second, first_channel, column_tile, entries, plane, halo_pieces, positions, begin, end;
+  };
+  SIMT_SHARED(Later, later, [1]);
   const HaloClass c = halo_class(g, 0, b.shape);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), lane = thread % 32, warp = thread / 32;
   const int positions = c.positions(), plane = plane_length(positions, b.planes), halo_pieces = plane * b.planes;
@@ -65,13 +70,13 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
     const TileShape& t = b.shape;
     return c.output(v >> (t.log_w + t.log_h), v >> t.log_w & ((1 << t.log_h) - 1), v & ((1 << t.log_w) - 1));
   };
-  if (thread == 0) later[0] = c;
   if (thread < kWeightSteps) shift[thread] = static_cast<unsigned>(output_of(thread * 16)) * 16;
   const int begin = static_cast<int>(blockIdx.y) * b.at_a_time, end = begin + b.at_a_time < b.boxes ? begin + b.at_a_time : b.boxes;
   for (int i = thread; i < end - begin; i += threads) {
     const HaloTile tile = halo_tile(c, b.shape, begin + i);
     first[i] = static_cast<std::uint64_t>(tile.qd) << 42 | static_cast<std::uint64_t>(tile.qh) << 21 | static_cast<std::uint64_t>(tile.qw);
   }
+  if (thread == 0) later[0] = {c, second, first_channel, column_tile, entries, plane, halo_pieces, positions, begin, end};
   const HaloIndex index(c);
   for (int p = thread; p < positions; p += threads) {
     const Voxel v = index.at(c, p);
@@ -90,29 +95,30 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
   const simt::SharedAddress my_dy = dys + (lane / 16 * kDyPlane + lane % 16) * 16;
 
   const auto fetch = [&](int n, int box, int buffer) {
-    const HaloClass& c = later[0];
-    const std::uint64_t q = first[box - begin];
+    const Later& l = later[0];
+    const std::uint64_t q = first[box - l.begin];
     const HaloTile tile{static_cast<int>(q >> 42), static_cast<int>(q >> 21 & 0x1fffff), static_cast<int>(q & 0x1fffff)};
-    const Voxel corner = halo_corner(c, tile);
+    const Voxel corner = halo_corner(l.c, tile);
     const Extent in{g.axis[0].in, g.axis[1].in, g.axis[2].in}, out{g.axis[0].out, g.axis[1].out, g.axis[2].out};
-    const int log_planes = b.planes == 2 ? 1 : b.planes == 4 ? 2 : 3, my_plane = thread & (b.planes - 1), positions = c.positions();
-    const int pitch = second ? source.pitch[1] : source.pitch[0], channel = first_channel + my_plane * 8;
-    const H* x = (second ? source.data[1] : source.data[0]) + n * in.voxels() * pitch + channel;
-    simt::SharedAddress to = halo + (buffer * halo_pieces + my_plane * plane + (thread >> log_planes)) * 16;
-    for (int p = thread >> log_planes; p < positions; p += threads >> log_planes) {
+    const int log_planes = b.planes == 2 ? 1 : b.planes == 4 ? 2 : 3, thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x),
+              my_plane = thread & (b.planes - 1);
+    const int pitch = l.second ? source.pitch[1] : source.pitch[0], channel = l.first_channel + my_plane * 8;
+    const H* x = (l.second ? source.data[1] : source.data[0]) + n * in.voxels() * pitch + channel;
+    simt::SharedAddress to = halo + (buffer * l.halo_pieces + my_plane * l.plane + (thread >> log_planes)) * 16;
+    for (int p = thread >> log_planes; p < l.positions; p += threads >> log_planes) {
       const unsigned at = where[p];
-      const int d = corner.d + static_cast<int>(at >> 22) * c.d.unit, h = corner.h + static_cast<int>(at >> 11 & 2047) * c.h.unit,
-                w = corner.w + static_cast<int>(at & 2047) * c.w.unit;
+      const int d = corner.d + static_cast<int>(at >> 22) * l.c.d.unit, h = corner.h + static_cast<int>(at >> 11 & 2047) * l.c.h.unit,
+                w = corner.w + static_cast<int>(at & 2047) * l.c.w.unit;
       const bool valid = inside(g, d, h, w) && channel < pitch;
       simt::copy_async16(to, valid ? x + row_at(d, h, w, in) * pitch : dy, valid);
       to = to + (threads >> log_planes) * 16;
     }
-    const int column = column_tile * BN + thread % kColumnPlanes * 8;
+    const int column = l.column_tile * BN + thread % kColumnPlanes * 8;
     const H* rows = dy + n * out.voxels() * dy_pitch + column;
     to = dys + (buffer * kDyPlane * kColumnPlanes + thread % kColumnPlanes * kDyPlane + thread / kColumnPlanes) * 16;
     for (int v = thread / kColumnPlanes; v < kWeightBox; v += threads / kColumnPlanes) {
       const TileShape& t = b.shape;
-      const std::int64_t voxel = tile.voxel(c, g, v >> (t.log_w + t.log_h), v >> t.log_w & ((1 << t.log_h) - 1), v & ((1 << t.log_w) - 1));
+      const std::int64_t voxel = tile.voxel(l.c, g, v >> (t.log_w + t.log_h), v >> t.log_w & ((1 << t.log_h) - 1), v & ((1 << t.log_w) - 1));
       const bool valid = voxel >= 0 && column < dy_pitch;
       simt::copy_async16(to, valid ? rows + voxel * dy_pitch : dy, valid);
       to = to + threads / kColumnPlanes * 16;
@@ -120,22 +126,23 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
     simt::copy_async_commit();
   };
 
+  __syncthreads();
   const int ahead = b.buffers - 1;  // boxes; with one buffer a box is waited for at once
   for (int n = static_cast<int>(blockIdx.z); n < g.samples; n += static_cast<int>(gridDim.z)) {
     float sum[E * ROW][BN / 8][4] = {};
-    for (int box = begin - ahead, now = 0; box < end; ++box) {
+    for (int box = later[0].begin - ahead, now = 0; box < later[0].end; ++box) {
       simt::copy_async_wait<0>();
       __syncthreads();
-      if (box + ahead < end) fetch(n, box + ahead, now);
+      if (box + ahead < later[0].end) fetch(n, box + ahead, now);
       if (ahead == 0) {
         simt::copy_async_wait<0>();
         __syncthreads();
       } else {
         now = 1 - now;
-        if (box < begin) continue;
+        if (box < later[0].begin) continue;
       }
       simt::SharedAddress from_x[E], from_dy = my_dy + now * kDyBytes;
-      SIMT_UNROLL for (int e = 0; e < E; ++e) from_x[e] = my_x[e] + now * halo_pieces * 16;
+      SIMT_UNROLL for (int e = 0; e < E; ++e) from_x[e] = my_x[e] + now * later[0].halo_pieces * 16;
       SIMT_LOOP for (int step = 0; step < kWeightSteps; step += kTurn) {
         const Shifts by = *reinterpret_cast<const Shifts*>(shift + step);
         SIMT_UNROLL for (int t = 0; t < kTurn; ++t) {
@@ -152,12 +159,14 @@ __global__ __launch_bounds__(32 * kMostWeightWarps) void conv_weight_tensor_kern
       }
     }
 
-    const int channels = second ? g.channels1 : g.channels0, padded = b.column_tiles * BN;
-    float* tile = partial + (n * static_cast<std::int64_t>(gridDim.y) + blockIdx.y) * g.class_rows * padded + column_tile * BN + lane % 4 * 2;
+    const Later& l = later[0];
+    const int channels = l.second ? g.channels1 : g.channels0, padded = b.column_tiles * BN, slices = b.planes / 2;
+    const int first_entry = (static_cast<int>(blockIdx.x) / b.column_tiles % b.group_blocks * (threads / 32) + warp) * E;
+    float* tile = partial + (n * static_cast<std::int64_t>(gridDim.y) + blockIdx.y) * g.class_rows * padded + l.column_tile * BN + lane % 4 * 2;
     SIMT_UNROLL for (int e = 0; e < E; ++e) SIMT_UNROLL for (int j = 0; j < ROW; ++j) SIMT_UNROLL for (int half = 0; half < 2; ++half) {
-      const int entry = first_entry + e, channel = first_channel + entry % slices * 16 + half * 8 + lane / 4;
-      if (entry >= entries || channel >= channels) continue;
-      float* row = tile + (static_cast<std::int64_t>(entry / slices * ROW + j) * g.channels() + (second ? g.channels0 : 0) + channel) * padded;
+      const int entry = first_entry + e, channel = l.first_channel + entry % slices * 16 + half * 8 + lane / 4;
+      if (entry >= l.entries || channel >= channels) continue;
+      float* row = tile + (static_cast<std::int64_t>(entry / slices * ROW + j) * g.channels() + (l.second ? g.channels0 : 0) + channel) * padded;
       SIMT_UNROLL for (int group = 0; group < BN / 8; ++group)
           simt::store_two(row + group * 8, sum[e * ROW + j][group][2 * half], sum[e * ROW + j][group][2 * half + 1]);
     }
@@ -236,6 +245,7 @@ bool multiply_halves_weight(const Exec& ex, const Gather& g, const Grad& dw, con
   const int columns = static_cast<int>(dy.shape().c());
   WeightCut cut{};
   if (!cut_weight_product(g, columns, cut)) return false;
+  require_tensor_cores<H>(ex, "conv_backward_weight");
   WeightBlocks& b = cut.blocks;
   const int padded = b.column_tiles * cut.bn;
   const std::int64_t elements = g.class_rows * padded;
