@@ -226,8 +226,8 @@ VG_AVX512 void pair_voxels(char* to, int64_t low, int64_t odd, const float* cons
   }
 }
 
-// 16 x 16 words turned over.
-VG_AVX512 void turn(char* to, const __m512i (&r)[16]) {
+// 16 x 16 words turned over: to[j] is word j of all r.
+VG_AVX512 inline void turn(__m512i (&to)[16], const __m512i (&r)[16]) {
   constexpr __mmask16 kAll = 0xffff;
   constexpr __mmask8 kAll64 = 0xff;
   __m512i u[16];
@@ -240,10 +240,39 @@ VG_AVX512 void turn(char* to, const __m512i (&r)[16]) {
   for (int k = 0; k < 4; ++k) {
     const __m512i v0 = _mm512_maskz_shuffle_i32x4(kAll, u[k], u[4 + k], 0x88), v1 = _mm512_maskz_shuffle_i32x4(kAll, u[8 + k], u[12 + k], 0x88);
     const __m512i v2 = _mm512_maskz_shuffle_i32x4(kAll, u[k], u[4 + k], 0xdd), v3 = _mm512_maskz_shuffle_i32x4(kAll, u[8 + k], u[12 + k], 0xdd);
-    _mm512_storeu_si512(to + 64 * k, _mm512_maskz_shuffle_i32x4(kAll, v0, v1, 0x88));
-    _mm512_storeu_si512(to + 64 * (k + 4), _mm512_maskz_shuffle_i32x4(kAll, v2, v3, 0x88));
-    _mm512_storeu_si512(to + 64 * (k + 8), _mm512_maskz_shuffle_i32x4(kAll, v0, v1, 0xdd));
-    _mm512_storeu_si512(to + 64 * (k + 12), _mm512_maskz_shuffle_i32x4(kAll, v2, v3, 0xdd));
+    to[k] = _mm512_maskz_shuffle_i32x4(kAll, v0, v1, 0x88), to[k + 4] = _mm512_maskz_shuffle_i32x4(kAll, v2, v3, 0x88);
+    to[k + 8] = _mm512_maskz_shuffle_i32x4(kAll, v0, v1, 0xdd), to[k + 12] = _mm512_maskz_shuffle_i32x4(kAll, v2, v3, 0xdd);
+  }
+}
+
+VG_AVX512 void gather(float* const* to, int64_t lines, const float* from, int64_t step, int channels, int width, const float* next) {
+  for (int64_t c = 0; c < width; c += 16)
+    for (int64_t l = 0; l < lines; l += 16) {
+      const int64_t count = lines - l < 16 ? lines - l : 16;
+      const auto lanes = static_cast<__mmask16>((1u << count) - 1);
+      __m512i r[16], t[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        const int64_t at = (c + i) * step + l;
+        r[i] = c + i < channels ? _mm512_maskz_loadu_epi32(lanes, from + at) : _mm512_setzero_si512();
+        if (c + i < channels) __builtin_prefetch(next + at, 0, 2);
+      }
+      turn(t, r);
+      for (int64_t k = 0; k < count; ++k) _mm512_storeu_si512(to[l + k] + c, t[k]);
+    }
+}
+
+VG_AVX512 void scatter(float* to, int64_t step, const float* const* rows, int64_t count, int64_t columns, bool add) {
+  for (int64_t first = 0; first < count; first += 16) {
+    const int64_t left = count - first < 16 ? count - first : 16;
+    const auto lanes = static_cast<__mmask16>((1u << left) - 1);
+    __m512i r[16], t[16];
+    for (int64_t i = 0; i < 16; ++i) r[i] = i < left ? _mm512_loadu_si512(rows[first + i]) : _mm512_setzero_si512();
+    turn(t, r);
+    for (int64_t c = 0; c < columns; ++c) {
+      float* const y = to + c * step + first;
+      const __m512 v = _mm512_castsi512_ps(t[c]);
+      _mm512_mask_storeu_ps(y, lanes, add ? _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, y), v) : v);
+    }
   }
 }
 
@@ -256,8 +285,11 @@ VG_AVX512 void turn_voxels(char* to, const float* const* at, int64_t first, int6
     const Halves a = halves(channels(at[2 * j] + first, lanes)), b = halves(channels(at[2 * j + 1] + first, lanes));
     high[j] = _mm512_or_si512(words(a.high), raised(words(b.high))), low[j] = _mm512_or_si512(words(a.low), raised(words(b.low)));
   }
-  turn(to, high);
-  turn(to + kTileBytes, low);
+  __m512i turned[16];
+  turn(turned, high);
+  for (int k = 0; k < 16; ++k) _mm512_storeu_si512(to + 64 * k, turned[k]);
+  turn(turned, low);
+  for (int k = 0; k < 16; ++k) _mm512_storeu_si512(to + kTileBytes + 64 * k, turned[k]);
 }
 
 VG_AMX void sums(const char* const* a, const char* const* b, int64_t low, int64_t steps, bool fresh, float* const* out) {
@@ -406,7 +438,7 @@ bool matrix_unit() {
 }
 
 const MatrixKernels& matrix_kernels() {
-  static const MatrixKernels kernels{begin, end, split, pack, pairs, fours, copy, stream, pair_voxels, turn_voxels, sums, sums_tall, sums_wide};
+  static const MatrixKernels kernels{begin, end, split, pack, gather, pairs, fours, copy, stream, pair_voxels, turn_voxels, sums, sums_tall, sums_wide, scatter};
   return kernels;
 }
 

@@ -202,9 +202,9 @@ void MatrixRun::pack(const Block& block, int64_t first, int64_t last, char* to) 
   // The halves of both inputs are neighbours among the weights too: channel i of all inputs is number first + i.
   const float* const from = w.data + block.first * w.out_step + (g_.inputs[0].first + first) * w.in_step;
   const int64_t together = w.in_step == taps_ ? last - first : 1;
+  const auto gather = together * taps_ < kTileSide ? tile_kernels().gather_lines : k_.gather;
   for (int64_t i = 0; i < last - first; i += together)
-    tile_kernels().gather_lines(to_line.data() + i * taps_, together * taps_, from + i * w.in_step, w.out_step, block.channels, static_cast<int>(width),
-                                from + (i + together) * w.in_step);
+    gather(to_line.data() + i * taps_, together * taps_, from + i * w.in_step, w.out_step, block.channels, static_cast<int>(width), from + (i + together) * w.in_step);
   if (tail) {
     for (int64_t s = 0; s < tail_steps_; ++s) k_.pack(to + s * tile, lines.data() + s * kTileDepth * width, width);
   } else {

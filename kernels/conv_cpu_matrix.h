@@ -44,6 +44,8 @@ struct MatrixKernels {
                 std::int64_t voxels);
   // Tiles of b: lines[32][width] to the high halves' tiles, one for every 16 outputs, and those of the low halves. width: 16 or 32
   void (*pack)(char* to, const float* lines, std::int64_t width);
+  // to[l][c] = from[c step + l], l < lines, c < channels; zeros up to width. next: `from` of the call that follows, to be fetched
+  void (*gather)(float* const* to, std::int64_t lines, const float* from, std::int64_t step, int channels, int width, const float* next);
   // out[32][32] = init[32] (of every voxel) + a b for two strips and two tiles of outputs; b: [step][high 0, high 1, low 0, low 1].
   void (*pairs)(const MatrixSegment* segments, int count, const StripPlace* const* strips, const char* b, const float* init, float* out,
                 Ahead& ahead);
@@ -67,6 +69,8 @@ struct MatrixKernels {
   void (*sums)(const char* const* a, const char* const* b, std::int64_t low, std::int64_t steps, bool fresh, float* const* out);
   void (*sums_tall)(const char* const* a, const char* const* b, std::int64_t low, std::int64_t steps, bool fresh, float* const* out);
   void (*sums_wide)(const char* const* a, const char* const* b, std::int64_t low, std::int64_t steps, bool fresh, float* const* out);
+  // to[c step + r] = or += rows[r][c], r < count, c < columns <= 16; rows are readable up to 16
+  void (*scatter)(float* to, std::int64_t step, const float* const* rows, std::int64_t count, std::int64_t columns, bool add);
 };
 const MatrixKernels& matrix_kernels();
 

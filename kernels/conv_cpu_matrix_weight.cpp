@@ -220,7 +220,7 @@ void MatrixWeights::write(const float* sum, int64_t o, int64_t outs, int64_t c, 
         const InTile& tile = ins_[static_cast<std::size_t>(c + j)];
         for (int64_t tap = 0; tap < taps_; ++tap) rows[tap] = sum + tap * tap_step + i * o_step + j * kTileFloats + r * kTileSide;
         float* const to = dw.data() + ((o + i) * kTileSide + r) * all + tile.line * taps_;
-        outer_kernels().transpose_lines(to, taps_, rows, taps_, tile.count, dw.beta != 0.0f);
+        k_.scatter(to, taps_, rows, taps_, tile.count, dw.beta != 0.0f);
       }
 }
 

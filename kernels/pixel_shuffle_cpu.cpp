@@ -14,23 +14,27 @@ HWY_BEFORE_NAMESPACE();
 namespace vg::HWY_NAMESPACE {
 namespace {
 
-// x[c * taps + t] -> fine[t][c]; a null `fine` is dropped.
-void spread_voxel(float* const* fine, const float* x, std::int64_t taps, std::int64_t channels) {
+// x[c * taps + t] -> fine[t][c]; a null `fine` is dropped. stream: every fine[t] is aligned, and goes around the caches.
+void spread_voxel(float* const* fine, const float* x, std::int64_t taps, std::int64_t channels, bool stream) {
   std::int64_t c = 0;
   if (taps == 4) {
     for (; c + kLanes <= channels; c += kLanes) {
       VF v0, v1, v2, v3;
       hn::LoadInterleaved4(F(), x + 4 * c, v0, v1, v2, v3);
-      if (fine[0]) store(v0, fine[0] + c, All{});
-      if (fine[1]) store(v1, fine[1] + c, All{});
-      if (fine[2]) store(v2, fine[2] + c, All{});
-      if (fine[3]) store(v3, fine[3] + c, All{});
+      if (fine[0]) store(v0, fine[0] + c, All{stream});
+      if (fine[1]) store(v1, fine[1] + c, All{stream});
+      if (fine[2]) store(v2, fine[2] + c, All{stream});
+      if (fine[3]) store(v3, fine[3] + c, All{stream});
     }
   }
   for (std::int64_t t = 0; t < taps; ++t)
     if (fine[t])
       for (std::int64_t k = c; k < channels; ++k) fine[t][k] = x[k * taps + t];
 }
+
+// Output floats of `bytes` in all, in voxels of `channels`: may they be streamed?
+bool spread_streamed(const float* y, std::int64_t bytes, std::int64_t channels) { return channels % kLanes == 0 && streamed(y, bytes); }
+void spread_end() { hwy::FlushStream(); }
 
 // The way back: x[c * taps + t] = beta x + fine[t][c], a null `fine` counting as 0.
 void collect_voxel(float* x, bool add, const float* const* fine, std::int64_t taps, std::int64_t channels) {
@@ -65,12 +69,15 @@ namespace vg {
 namespace {
 
 HWY_EXPORT(spread_voxel);
+HWY_EXPORT(spread_streamed);
+HWY_EXPORT(spread_end);
 HWY_EXPORT(collect_voxel);
 
-// Walks over the voxels of the coarse tensor: body(offset of the voxel in it, the places of its block in `fine`, null beyond the border).
+// Walks over the voxels of the coarse tensor: body(offset of the voxel in it, the places of its block in `fine`, null beyond the border); end() after
+// every piece of work, in its thread.
 // P: float* or const float*
-template <class P, class Body>
-void for_blocks(const Shape& coarse, const Shape& shape, P fine, const PixelShuffleParams& p, const Body& body) {
+template <class P, class Body, class End>
+void for_blocks(const Shape& coarse, const Shape& shape, P fine, const PixelShuffleParams& p, const Body& body, const End& end_piece) {
   const std::int64_t fd = p.factor[0], fh = p.factor[1], fw = p.factor[2], C = shape.c();
   assert(coarse.n() == shape.n() && coarse.c() == C * fd * fh * fw);
   assert(coarse.d() == (shape.d() + fd - 1) / fd && coarse.h() == (shape.h() + fh - 1) / fh && coarse.w() == (shape.w() + fw - 1) / fw);
@@ -91,6 +98,7 @@ void for_blocks(const Shape& coarse, const Shape& shape, P fine, const PixelShuf
         body((r * coarse.w() + w) * coarse.c(), places.data());
       }
     }
+    end_piece();
   });
 }
 
@@ -101,16 +109,17 @@ std::int64_t taps_of(const PixelShuffleParams& p) { return std::int64_t{p.factor
 namespace cpu {
 
 void pixel_shuffle_forward(const Exec&, Tensor& y, const Tensor& x, const PixelShuffleParams& p) {
-  for_blocks(x.shape(), y.shape(), y.data<float>(), p, [&](std::int64_t at, float* const* fine) {
-    HWY_DYNAMIC_DISPATCH(spread_voxel)(fine, x.data<float>() + at, taps_of(p), y.shape().c());
-  });
+  const bool stream = taps_of(p) == 4 && HWY_DYNAMIC_DISPATCH(spread_streamed)(y.data<float>(), static_cast<std::int64_t>(y.bytes()), y.shape().c());
+  for_blocks(x.shape(), y.shape(), y.data<float>(), p,
+             [&](std::int64_t at, float* const* fine) { HWY_DYNAMIC_DISPATCH(spread_voxel)(fine, x.data<float>() + at, taps_of(p), y.shape().c(), stream); },
+             [&] { if (stream) HWY_DYNAMIC_DISPATCH(spread_end)(); });
 }
 
 void pixel_shuffle_backward(const Exec&, const Grad& dx, const Tensor& dy, const PixelShuffleParams& p) {
   if (!dx.wanted()) return;
   for_blocks(dx.shape(), dy.shape(), dy.data<float>(), p, [&](std::int64_t at, const float* const* fine) {
     HWY_DYNAMIC_DISPATCH(collect_voxel)(dx.data() + at, dx.beta != 0.0f, fine, taps_of(p), dy.shape().c());
-  });
+  }, [] {});
 }
 
 }  // namespace cpu

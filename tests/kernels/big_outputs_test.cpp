@@ -1,8 +1,10 @@
 // Outputs of more than 32 MiB are written around the caches (kernels/simd-inl.h). The same work in place, or added to zeros, takes the
 // ordinary stores: the bits must be equal. On the cpu alone; the sim would take minutes.
+#include "kernels/conv.h"
 #include "kernels/elementwise.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
+#include "kernels/pixel_shuffle.h"
 #include "tests/kernels/harness.h"
 
 namespace vg::test {
@@ -57,6 +59,37 @@ TEST_F(BigOutputs, Elementwise) {
     bits.same(run, *zero, "fill"), bits.same(run, filled, "fill");
     accumulate(run.exec(), Grad{copied, 0}, *x, ScaleParams{1.0f});
     bits.same(run, *x, "copy"), bits.same(run, copied, "copy");
+  }
+}
+
+TEST_F(BigOutputs, ConvolutionOnTheMatrixUnit) {
+  Shape out = kShape;
+  out[4] = 5;
+  const Shape weights{5, kShape.c(), 1, 3, 3};
+  const Tensor dy = from_host(uniforms(out.elements(), 1, -1, 1), out), w = from_host(uniforms(weights.elements(), 2, -1, 1), weights);
+  ConvParams p;
+  p.pad[1] = p.pad[2] = 1;
+  for (const KernelRun& run : cpu_runs(conv_backward_data)) {
+    Exec ex = run.exec();
+    std::fill_n(ex.convolution.tile, 3, std::int8_t{-1});
+    Bits bits;
+    Tensor dx = run.blank(kShape), added = copy_to(*zero, kCpu);
+    conv_backward_data(ex, Grad{dx, 0}, Grad{}, dy, w, Tensor(), p);
+    conv_backward_data(ex, Grad{added, 1}, Grad{}, dy, w, Tensor(), p);
+    bits.same(run, added), bits.same(run, dx);
+  }
+}
+
+TEST_F(BigOutputs, PixelShuffle) {
+  const Shape fine{1, 1, 514, 1022, 16}, coarse{1, 1, 257, 511, 64};
+  const PixelShuffleParams p{.factor = {1, 2, 2}};
+  const Tensor from = from_host(uniforms(coarse.elements(), 1, -1, 1), coarse);
+  for (const KernelRun& run : cpu_runs(pixel_shuffle_forward)) {
+    Bits bits;
+    Tensor y = run.blank(fine), back = run.blank(coarse);
+    pixel_shuffle_forward(run.exec(), y, from, p);
+    pixel_shuffle_backward(run.exec(), Grad{back, 0}, y, p);
+    bits.same(run, from), bits.same(run, back);
   }
 }
 
