@@ -176,7 +176,8 @@ def main():
         by_name[l.name].append(l)
     step = sum(heavy.values())
     top = [name for name, t in heavy.most_common(10) if t > 0]
-    lines = ["# The ten heaviest kernels of a training step of the 3-D U-Net (96^3, 16 to 128 channels, 33 classes), by projected bound on an H100.",
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    lines = [f"# The ten heaviest kernels of a training step of the 3-D U-Net (96^3, 16 to 128 channels, 33 classes), by projected bound on an H100. Of the kernels at {commit}.",
              "# Written by benchmarks/cards/cards.py. us in the step (projected, unmeasured); sectors and shared wavefronts against the ideal (bars: 1.25 and 1.1,",
              "# every access); what is above a bar."]
     misses = 0
@@ -193,7 +194,6 @@ def main():
         lines.append(f"{name}  {us(heavy[name])} us  sectors {g:.2f}" + (f"  wavefronts {s:.2f}" if s else "") + ("  above: " + "; ".join(above) if above else ""))
     (ROOT / "benchmarks/top10.txt").write_text("\n".join(lines) + "\n")
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     out = [f"# Kernel cards\n\nOf the kernels at {commit}.\n", "What is known of the CUDA kernels without a GPU. Written by `benchmarks/cards/cards.py`, which says how; nothing here was *measured*. A bound is a lower "
            "bound on the time: the largest of",
            "issue slots (instructions of the innermost loop that the counted accesses belong to), arithmetic (HMMA at 0.62 of the dense peak on sm_90), DRAM (every tensor "
