@@ -16,9 +16,8 @@ Optimizer::Optimizer(const OptimizerConfig& config, ParamList& params) : c_(conf
   norm_ = Tensor({1}, DType::f32, device);
 }
 
-void Optimizer::step(Context& ctx, const Rates& rates) {
+void Optimizer::begin_step(const Rates& rates) {
   ++steps_;
-  const Exec ex = ctx.exec();
   // Rounded to float first, as the kernel uses them: 1 - beta^t must belong to the same beta, or the first steps are wrong by up to 1e-4.
   const double beta1 = static_cast<float>(rates.momentum >= 0.0 ? rates.momentum : c_.beta1), beta2 = static_cast<float>(c_.beta2);
   const auto t = static_cast<double>(steps_);
@@ -28,7 +27,11 @@ void Optimizer::step(Context& ctx, const Rates& rates) {
   host[kBias2] = static_cast<float>(1.0 - std::pow(beta2, t));
   host[kGradScale] = 1.0f;
   host[kBeta1] = static_cast<float>(beta1);
-  copy(scalars_, wrap(host, {kOptimScalars}, DType::f32), ctx.stream);
+  copy(scalars_, wrap(host, {kOptimScalars}, DType::f32));
+}
+
+void Optimizer::apply(Context& ctx) {
+  const Exec ex = ctx.exec();
   if (scales_losses()) {
     sum_squares(ex, norm_, params_.flat_grad());
     loss_scale_step(ex, scalars_, loss_scale_, norm_, LossScaleParams{.interval = scale_interval_, .max_norm = static_cast<float>(c_.clip_norm)});

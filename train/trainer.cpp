@@ -10,47 +10,13 @@
 #include "kernels/optim.h"
 #include "layers/json.h"
 #include "tensor/os.h"
-#include "train/feeder.h"
 #include "train/run_folder.h"
+#include "train/step.h"
 
 namespace vg {
 namespace {
 
 constexpr const char* kAdvice = "A lower rate or gradient clipping helps most often";
-
-struct Losses {
-  Value total;
-  Tensor result;  // (4) of the full-resolution head
-};
-
-// Labels of a coarser head: of each block of voxels the one in the middle.
-Tensor coarser(const Tensor& labels, const Shape& to) {
-  const Shape& s = labels.shape();
-  Tensor out({to.n(), to.d(), to.h(), to.w(), 1}, DType::u8, kCpu);
-  const std::int64_t f[3] = {s.d() / to.d(), s.h() / to.h(), s.w() / to.w()};
-  auto* y = out.data<std::uint8_t>();
-  for (std::int64_t n = 0; n < to.n(); ++n)
-    for (std::int64_t z = 0; z < to.d(); ++z)
-      for (std::int64_t h = 0; h < to.h(); ++h)
-        for (std::int64_t w = 0; w < to.w(); ++w)
-          *y++ = labels.data<std::uint8_t>()[((n * s.d() + z * f[0] + f[0] / 2) * s.h() + h * f[1] + f[1] / 2) * s.w() + w * f[2] + f[2] / 2];
-  return out;
-}
-
-// host_labels: the same as labels, in host memory.
-Losses losses(Context& ctx, const std::vector<Value>& heads, const Tensor& labels, const Tensor& host_labels, const DiceCeParams& p) {
-  Losses l;
-  const double norm = 2.0 - std::pow(0.5, static_cast<double>(heads.size()) - 1.0);  // 1 + 1/2 + 1/4 + ...
-  for (std::size_t i = 0; i < heads.size(); ++i) {
-    DiceCeParams q = p;
-    const auto share = static_cast<float>(std::pow(0.5, static_cast<double>(i)) / norm);
-    q.ce_weight *= share, q.dice_weight *= share;
-    const DiceCe one = dice_ce(ctx, heads[i], i == 0 ? labels : copy_to(coarser(host_labels, heads[i].shape()), ctx.device), q);
-    l.total = i == 0 ? one.loss : sum(ctx, l.total, one.loss);
-    if (i == 0) l.result = one.result;
-  }
-  return l;
-}
 
 void validate(Context& ctx, Network& net, const Dataset& data, const TrainConfig& config, const std::array<std::int64_t, 3>& patch, EpochInfo& e) {
   const double start = os::wall_seconds();
@@ -170,37 +136,26 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
   folder.write_config(to_json(config));
 
   TrainResult result{.finished = false, .step = state.step, .total = total, .best_dice = state.best, .parameters = net.params.trainable_elements()};
-  const Tensor seed = from_host(std::vector<float>{1.0f}, {1}, ctx.device);
   const double started = os::wall_seconds();
   double train_seconds = 0, train_cpu = 0, saved = started;
   Feeder feeder(ctx.device, batches, state.step, total);
+  TrainStep step(ctx, net, optimizer, config.loss, precision);
   bool stopped = false;
   while (state.step < total && !stopped) {
     const double wall = os::wall_seconds(), cpu = os::cpu_seconds();
-    const Feeder::Fed batch = feeder.next();
-
-    Tape tape;
-    ctx.tape = &tape, ctx.training = true, ctx.precision = precision;
-    net.params.zero_grad();
-    const Losses l = losses(ctx, vg::run(ctx, net, Value{batch.images}), batch.labels, batch.host_labels, config.loss);
-    tape.backward(l.total, copy_to(optimizer.scales_losses() ? optimizer.loss_scale().range(kScale, {1}) : seed, ctx.device));
-    ctx.tape = nullptr, ctx.training = false, ctx.precision = DType::f32;
-    net.params.finish_grad(ctx.exec());
-    feeder.prefetch();
-    const std::vector<float> parts = to_host<float>(l.result);
-    const float loss = to_host<float>(l.total.data)[0];
-    if (!std::isfinite(loss))
-      fail(ErrorCode::numeric, "training: the loss is {} at step {} (cross-entropy {}, 1 - Dice {}); {}. {}", loss, state.step + 1, parts[1], parts[2],
-           kept(folder.last()), kAdvice);
     const Rates rates = rates_at(config.schedule, state.step, total);
-    optimizer.step(ctx, rates);
-    synchronize(ctx.device, ctx.stream);
+    step.run(feeder.next(), rates);
+    feeder.prefetch();
+    const TrainStep::Losses loss = step.losses();
+    if (!std::isfinite(loss.total))
+      fail(ErrorCode::numeric, "training: the loss is {} at step {} (cross-entropy {}, 1 - Dice {}); {}. {}", loss.total, state.step + 1, loss.ce, loss.dice,
+           kept(folder.last()), kAdvice);
 
     ++state.step;
-    state.loss_sum += loss, state.ce_sum += parts[1], state.dice_sum += parts[2];
+    state.loss_sum += loss.total, state.ce_sum += loss.ce, state.dice_sum += loss.dice;
     const double now = os::wall_seconds();
     train_seconds += now - wall, train_cpu += os::cpu_seconds() - cpu;
-    if (options.on_step) options.on_step({state.step, total, loss, parts[1], parts[2], rates.rate, now - wall});
+    if (options.on_step) options.on_step({state.step, total, loss.total, loss.ce, loss.dice, rates.rate, now - wall});
 
     const bool epoch_ends = state.step % per_epoch == 0 || state.step == total;
     stopped = (options.stop && options.stop()) || (options.time_limit > 0 && now - started > options.time_limit);
@@ -211,7 +166,7 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
       EpochInfo e{.epoch = (state.step - 1) / per_epoch + 1, .step = state.step, .total = total, .loss = state.loss_sum / steps, .ce = state.ce_sum / steps,
                   .dice_loss = state.dice_sum / steps, .rate = rates.rate, .dice = NAN, .dice_present = NAN, .dice_common = NAN, .label_dice = {},
                   .train_seconds = train_seconds, .train_cpu_seconds = train_cpu, .validation_seconds = 0, .best = false};
-      if (!data.validation.empty()) validate(ctx, net, data, config, patch, e);
+      if (!data.validation.empty()) step.give_memory_back(), validate(ctx, net, data, config, patch, e);
       e.best = std::isnan(e.dice) || e.dice > state.best;
       if (e.best && !std::isnan(e.dice)) state.best = e.dice;
       state.loss_sum = state.ce_sum = state.dice_sum = 0;

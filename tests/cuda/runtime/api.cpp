@@ -283,6 +283,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Guard guard(lock());
+  ++traffic().replays;
   for (const Work& work : exec->work)
     if (const cudaError_t e = enqueue(stream, work); e != cudaSuccess) return remember(e);
   return cudaSuccess;

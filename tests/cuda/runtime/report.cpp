@@ -26,8 +26,8 @@ struct AtExit {
   AtExit() { options(); }
   ~AtExit() {
     if (options().report)
-      std::fprintf(stderr, "fake CUDA runtime: %lld kernels, %lld copies, %lld of them beside kernels\n", static_cast<long long>(traffic().kernels),
-                   static_cast<long long>(traffic().copies), static_cast<long long>(traffic().beside));
+      std::fprintf(stderr, "fake CUDA runtime: %lld kernels, %lld copies, %lld of them beside kernels, %lld replays\n", static_cast<long long>(traffic().kernels),
+                   static_cast<long long>(traffic().copies), static_cast<long long>(traffic().beside), static_cast<long long>(traffic().replays));
     if (!options().strict) return;
     report_at_exit();
     if (complaints().all == 0) return;

@@ -5,7 +5,7 @@
 //   eager          work runs when it is queued, as with CUDA_LAUNCH_BLOCKING=1 (the default is lazy: as late as CUDA allows, streams in the unkindest order)
 //   strict         the host can reach device memory at no time; pinned sources must not change under a queued copy; leaks are told at the end;
 //                  a program with complaints ends with exit code 86
-//   report         at the end, one line on stderr says how many copies had kernels beside them (Traffic)
+//   report         at the end, one line on stderr says how many copies had kernels beside them, and how often a graph was launched (Traffic)
 //   memory=64M     of each device (default 2G)      devices=2    how many      fail=KERNEL[:3]   the KERNEL's third run fails as on a broken GPU
 #pragma once
 #include <cuda_runtime.h>
@@ -100,6 +100,7 @@ cudaError_t sticky();                     // cudaSuccess until some work failed
 struct Traffic {
   std::int64_t kernels = 0, copies = 0;
   std::int64_t beside = 0;  // copies that were queued while kernels of another stream waited that the copy does not wait for
+  std::int64_t replays = 0;  // of graphs
 };
 Traffic& traffic();
 std::string running();                    // what is being run now; empty: nothing

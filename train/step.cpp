@@ -1,0 +1,94 @@
+// What a step queues, and when it is recorded.
+#include "train/step.h"
+
+#include <cmath>
+
+#include "kernels/optim.h"
+#include "layers/tape.h"
+#include "tensor/error.h"
+
+namespace vg {
+namespace {
+
+// Labels of a coarser head: of each block of voxels the one in the middle.
+Tensor coarser(const Tensor& labels, const Shape& to) {
+  const Shape& s = labels.shape();
+  Tensor out(to, DType::u8, kCpu);
+  const std::int64_t f[3] = {s.d() / to.d(), s.h() / to.h(), s.w() / to.w()};
+  auto* y = out.data<std::uint8_t>();
+  for (std::int64_t n = 0; n < to.n(); ++n)
+    for (std::int64_t z = 0; z < to.d(); ++z)
+      for (std::int64_t h = 0; h < to.h(); ++h)
+        for (std::int64_t w = 0; w < to.w(); ++w)
+          *y++ = labels.data<std::uint8_t>()[((n * s.d() + z * f[0] + f[0] / 2) * s.h() + h * f[1] + f[1] / 2) * s.w() + w * f[2] + f[2] / 2];
+  return out;
+}
+
+}  // namespace
+
+TrainStep::TrainStep(Context& ctx, Network& net, Optimizer& optimizer, const DiceCeParams& loss, DType precision)
+    : ctx_(ctx), net_(net), optimizer_(optimizer), loss_(loss), precision_(precision), seed_(from_host(std::vector<float>{1.0f}, {1}, ctx.device)),
+      parts_({3}, DType::f32, ctx.device) {}
+
+void TrainStep::run(const Feeder::Fed& batch, const Rates& rates) {
+  const bool fits = images_.defined() && images_.shape() == batch.images.shape();
+  if (!fits) {
+    recording_.reset();
+    tried_ = false;
+    labels_.clear();
+    for (Shape s : plan(net_.graph, batch.images.shape()).outputs) {
+      s[4] = 1;
+      labels_.emplace_back(s, DType::u8, ctx_.device);
+    }
+  }
+  if (ctx_.device.on_host()) {
+    images_ = batch.images, labels_[0] = batch.labels;
+  } else {
+    if (!fits) images_ = Tensor(batch.images.shape(), DType::f32, ctx_.device);
+    copy(images_, batch.images), copy(labels_[0], batch.labels);
+  }
+  for (std::size_t i = 1; i < labels_.size(); ++i) copy(labels_[i], coarser(batch.host_labels, labels_[i].shape()));
+  optimizer_.begin_step(rates);
+
+  if (!recording_ && tried_ && !ctx_.device.on_host()) {
+    recording_.emplace(ctx_.device);
+    recording_->record([this] { compute(); });
+  }
+  if (recording_)
+    recording_->replay();
+  else
+    compute();
+  tried_ = true;
+}
+
+void TrainStep::compute() {
+  Tape tape;
+  ctx_.tape = &tape, ctx_.training = true, ctx_.precision = precision_;
+  net_.params.zero_grad();
+  const std::vector<Value> heads = vg::run(ctx_, net_, Value{images_});
+  Value total;
+  Tensor finest;  // (4): loss, ce, 1 - Dice, voxels
+  const double norm = 2.0 - std::pow(0.5, static_cast<double>(heads.size()) - 1.0);  // 1 + 1/2 + 1/4 + ...
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    DiceCeParams q = loss_;
+    const auto share = static_cast<float>(std::pow(0.5, static_cast<double>(i)) / norm);
+    q.ce_weight *= share, q.dice_weight *= share;
+    const DiceCe one = dice_ce(ctx_, heads[i], labels_[i], q);
+    total = i == 0 ? one.loss : sum(ctx_, total, one.loss);
+    if (i == 0) finest = one.result;
+  }
+  Tensor whole = parts_.range(0, {1}), shares = parts_.range(1, {2});
+  copy(whole, total.data);
+  copy(shares, finest.range(1, {2}));
+  tape.backward(total, copy_to(optimizer_.scales_losses() ? optimizer_.loss_scale().range(kScale, {1}) : seed_, ctx_.device));
+  ctx_.tape = nullptr, ctx_.training = false, ctx_.precision = DType::f32;
+  net_.params.finish_grad(ctx_.exec());
+  optimizer_.apply(ctx_);
+}
+
+TrainStep::Losses TrainStep::losses() const {
+  const std::vector<float> p = to_host<float>(parts_);
+  return {p[0], p[1], p[2]};
+}
+
+}  // namespace vg
