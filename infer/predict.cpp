@@ -1,14 +1,18 @@
 // Whole images and sliding windows. Windows are visited plane by plane along D; planes that no later window will touch are decided and forgotten, so
-// that the class scores of a whole volume never exist.
+// that the class scores of a whole volume never exist. Scores stay on the device (kernels/window.h).
 #include "infer/predict.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "infer/planes.h"
+#include "kernels/elementwise.h"
+#include "kernels/window.h"
 #include "tensor/parallel.h"
+#include "tensor/recording.h"
 
 namespace vg {
 namespace {
@@ -17,89 +21,63 @@ using Extents = std::array<std::int64_t, 3>;
 
 std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
-// A box (1, d, h, w, C) of sample n; where it leaves the image it holds zeros.
-void cut(const Tensor& image, std::int64_t n, const Extents& start, Tensor box) {
-  const Shape& s = image.shape();
-  const Extents size = {box.shape().d(), box.shape().h(), box.shape().w()};
-  const std::int64_t c = s.c();
-  const std::int64_t lo = std::clamp<std::int64_t>(-start[2], 0, size[2]), hi = std::clamp<std::int64_t>(s.w() - start[2], lo, size[2]);
-  parallel_for(size[0] * size[1], 64, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t z = start[0] + row / size[1], y = start[1] + row % size[1];
-      float* to = box.data<float>() + row * size[2] * c;
-      if (z < 0 || z >= s.d() || y < 0 || y >= s.h()) {
-        std::fill_n(to, size[2] * c, 0.0f);
-        continue;
-      }
-      const float* from = image.data<float>() + (((n * s.d() + z) * s.h() + y) * s.w() + start[2]) * c;
-      std::fill_n(to, lo * c, 0.0f);
-      std::copy(from + lo * c, from + hi * c, to + lo * c);
-      std::fill_n(to + hi * c, (size[2] - hi) * c, 0.0f);
-    }
-  });
-}
+// A tensor on a device: itself, if it is there.
+Tensor on_device(const Tensor& t, Device d) { return t.device() == d ? t : copy_to(t, d); }
 
-// The decision for one voxel: the first largest score, and its softmax probability.
-struct Decision {
-  std::int32_t label = 0;
-  float confidence = 0.0f;
-};
-Decision decide(const float* score, std::int64_t classes, bool confidence) {
-  Decision d{0, 0.0f};
-  for (std::int64_t c = 1; c < classes; ++c)
-    if (score[c] > score[d.label]) d.label = static_cast<std::int32_t>(c);
-  if (!confidence) return d;
-  float sum = 0.0f;
-  for (std::int64_t c = 0; c < classes; ++c) sum += std::exp(score[c] - score[d.label]);
-  d.confidence = 1.0f / sum;
-  return d;
-}
-
+// The prediction, in host memory, and how parts of it are decided.
 class Output {
  public:
-  Output(const Shape& image, std::int64_t classes, bool confidence) : classes_(classes), shape_({image.n(), image.d(), image.h(), image.w(), 1}) {
+  Output(Context& ctx, const Shape& image, std::int64_t classes, const PredictOptions& o) : ctx_(ctx), classes_(classes), shape_({image.n(), image.d(), image.h(), image.w(), 1}) {
     p_.labels = Tensor(shape_, classes <= 256 ? DType::u8 : DType::i32, kCpu);
-    if (confidence) p_.confidence = Tensor(shape_, DType::f32, kCpu);
+    if (o.confidence) p_.confidence = Tensor(shape_, DType::f32, kCpu);
+    if (o.entropy) p_.entropy = Tensor(shape_, DType::f32, kCpu);
   }
-  // Decides `count` planes of sample n from plane z on. scores: (count, H', W', C) whose voxel (0, y0, x0) belongs to the image's (z, 0, 0).
-  // part: (count, H), or null: of every row the part that has scores; the rest becomes 0.
-  void planes(std::int64_t n, std::int64_t z, std::int64_t count, const float* scores, std::int64_t rows, std::int64_t columns, std::int64_t y0,
-              std::int64_t x0, const cpu::RowSpan* part = nullptr) {
-    const std::int64_t H = shape_.h(), W = shape_.w();
-    parallel_for(count * H, 16, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        const std::int64_t k = r / H, y = r % H, at = ((n * shape_.d() + z + k) * H + y) * W;
-        const float* from = scores + ((k * rows + y + y0) * columns + x0) * classes_;
-        for (std::int64_t x = 0; x < W; ++x) {
-          const bool scored = !part || (x >= part[r].begin && x < part[r].end);
-          const Decision d = !scored ? Decision{} : decide(from + x * classes_, classes_, p_.confidence.defined());
-          if (p_.labels.dtype() == DType::u8)
-            p_.labels.data<std::uint8_t>()[at + x] = static_cast<std::uint8_t>(d.label);
-          else
-            p_.labels.data<std::int32_t>()[at + x] = d.label;
-          if (p_.confidence.defined()) p_.confidence.data<float>()[at + x] = d.confidence;
-        }
-      }
-    });
+  bool only_labels() const { return !p_.confidence.defined() && !p_.entropy.defined(); }
+
+  // Decides `part` (count, planes, H, W, 1), which begins at plane z of sample n, where the scores are. More than one sample: all planes of them.
+  // totals: kernels/window.h.
+  void decide(std::int64_t n, std::int64_t z, const Shape& part, const Tensor& scores, const Tensor& totals, const DecideParams& p) {
+    const std::int64_t offset = (n * shape_.d() + z) * shape_.h() * shape_.w();
+    const Device where = scores.device();
+    Tensor to[3], there[3];
+    Tensor* const all[3] = {&p_.labels, &p_.confidence, &p_.entropy};
+    for (int i = 0; i < 3; ++i) {
+      if (!all[i]->defined()) continue;
+      to[i] = all[i]->range(offset, part);
+      there[i] = where == kCpu ? to[i] : Tensor(part, to[i].dtype(), where);
+    }
+    Exec ex = ctx_.exec();
+    ex.device = where;
+    vg::decide(ex, there[0], there[1], there[2], scores, totals, p);
+    for (int i = 0; i < 3; ++i)
+      if (to[i].defined() && where != kCpu) copy(to[i], there[i]);
   }
-  // The same for one whole plane, without confidence, by the kernel.
-  void plane(const Exec& ex, std::int64_t n, std::int64_t z, const float* scores) {
-    const Shape one = {1, 1, shape_.h(), shape_.w(), 1};
-    Tensor to = p_.labels.range((n * shape_.d() + z) * one.voxels(), one);
-    argmax(ex, to, wrap(const_cast<float*>(scores), {1, 1, shape_.h(), shape_.w(), classes_}, DType::f32));
-  }
-  // No label anywhere in sample n.
-  void clear(std::int64_t n) {
-    for (Tensor* t : {&p_.labels, &p_.confidence}) {
-      if (!t->defined()) continue;
-      const std::size_t bytes = static_cast<std::size_t>(shape_.voxels()) * size_of(t->dtype());
-      std::memset(static_cast<std::byte*>(t->raw()) + static_cast<std::size_t>(n) * bytes, 0, bytes);
+
+  // One plane of sample n: of every row y only the part rows[y] has scores, the rest becomes 0. scores: (H, W, C), on the cpu.
+  void plane_in_part(std::int64_t n, std::int64_t z, const float* scores, const cpu::RowSpan* rows) {
+    const std::int64_t H = shape_.h(), W = shape_.w(), at = (n * shape_.d() + z) * H * W;
+    clear(at, H * W);
+    for (std::int64_t y = 0; y < H; ++y) {
+      const std::int64_t count = rows[y].end - rows[y].begin, from = y * W + rows[y].begin;
+      if (count <= 0) continue;
+      const Shape part = {1, 1, 1, count, 1};
+      Tensor views[3];
+      Tensor* const all[3] = {&p_.labels, &p_.confidence, &p_.entropy};
+      for (int i = 0; i < 3; ++i)
+        if (all[i]->defined()) views[i] = all[i]->range(at + from, part);
+      vg::decide(ctx_.exec(), views[0], views[1], views[2], wrap(const_cast<float*>(scores) + from * classes_, {1, 1, 1, count, classes_}, DType::f32), Tensor(), DecideParams{});
     }
   }
+  // No label anywhere in sample n.
+  void clear(std::int64_t n) { clear(n * shape_.voxels(), shape_.voxels()); }
   Prediction take() { return std::move(p_); }
-  Prediction& get() { return p_; }
 
  private:
+  void clear(std::int64_t first, std::int64_t voxels) {
+    for (Tensor* t : {&p_.labels, &p_.confidence, &p_.entropy})
+      if (t->defined()) std::memset(static_cast<std::byte*>(t->raw()) + static_cast<std::size_t>(first) * size_of(t->dtype()), 0, static_cast<std::size_t>(voxels) * size_of(t->dtype()));
+  }
+  Context& ctx_;
   std::int64_t classes_;
   Shape shape_;
   Prediction p_;
@@ -129,15 +107,54 @@ std::vector<float> axis_total(const std::vector<std::int64_t>& starts, std::int6
   return total;
 }
 
-// The network on one input; its scores, which must lie on the input's grid.
-Tensor scores_of(Context& ctx, Network& net, Tensor input) {
-  const Shape in = input.shape();
-  Tensor scores = vg::run(ctx, net, Value{std::move(input)}).at(0).data;
-  const Shape& out = scores.shape();
-  require(out.n() == in.n() && out.d() == in.d() && out.h() == in.h() && out.w() == in.w(), "predict: the network makes {} of {}: not a score for each voxel",
-          to_string(out), to_string(in));
-  return scores;
-}
+// The network on inputs of one shape, again and again. On a GPU the second run is recorded, and from then on a run is one call to the driver.
+class Repeated {
+ public:
+  Repeated(Context& ctx, Network& net, const Shape& input, DType precision) : ctx_(ctx), net_(net), precision_(precision), recording_(ctx.device), input_(input, DType::f32, ctx.device) {}
+  // Where an input may be prepared.
+  Tensor& input() { return input_; }
+
+  // Scores of an input on the context's device or in host memory, on the input's grid. Valid until the next run.
+  const Tensor& run(const Tensor& x) {
+    if (ctx_.device.on_host() || !(x.shape() == input_.shape())) {
+      scores_ = Tensor();
+      scores_ = scores_of(on_device(x, ctx_.device));
+      return scores_;
+    }
+    if (x.raw() != input_.raw()) copy(input_, x);
+    if (!recording_.recorded()) {
+      scores_ = Tensor();
+      if (!std::exchange(tried_, true)) return scores_ = scores_of(input_);
+      recording_.record([this] { scores_ = scores_of(input_); });
+    }
+    recording_.replay();
+    return scores_;
+  }
+
+ private:
+  Tensor scores_of(const Tensor& x) {
+    const DType before = std::exchange(ctx_.precision, precision_);
+    Tensor scores;
+    try {
+      scores = vg::run(ctx_, net_, Value{x}).at(0).data;  // the input is shared: a network never writes into it
+    } catch (...) {
+      ctx_.precision = before;
+      throw;
+    }
+    ctx_.precision = before;
+    const Shape &in = x.shape(), &out = scores.shape();
+    require(out.n() == in.n() && out.d() == in.d() && out.h() == in.h() && out.w() == in.w(), "predict: the network makes {} of {}: not a score for each voxel",
+            to_string(out), to_string(in));
+    return scores;
+  }
+
+  Context& ctx_;
+  Network& net_;
+  DType precision_;
+  Recording recording_;  // dies after the tensors that it made
+  bool tried_ = false;
+  Tensor input_, scores_;
+};
 
 // So many samples go through the network together that it has enough to do, but memory stays that of about a million voxels.
 std::int64_t group_size(const Shape& image, const Extents& padded) {
@@ -146,103 +163,90 @@ std::int64_t group_size(const Shape& image, const Extents& padded) {
 
 void whole_image(Context& ctx, Network& net, const Tensor& image, const Extents& padded, Output& out, const PredictOptions& o) {
   const Shape& s = image.shape();
-  const Extents start = {-((padded[0] - s.d()) / 2), -((padded[1] - s.h()) / 2), -((padded[2] - s.w()) / 2)};
+  WindowParams place;
+  DecideParams inside;
+  for (std::size_t a = 0; a < 3; ++a) inside.from[a] = (padded[a] - s[static_cast<int>(a) + 1]) / 2, place.start[a] = -inside.from[a];
   const bool fits = padded == Extents{s.d(), s.h(), s.w()};
-  const std::int64_t group = group_size(s, padded), box = padded[0] * padded[1] * padded[2];
+  const std::int64_t group = group_size(s, padded);
+  Repeated network(ctx, net, {group, padded[0], padded[1], padded[2], s.c()}, o.precision);
   for (std::int64_t n = 0; n < s.n(); n += group) {
     const std::int64_t count = std::min(group, s.n() - n);
-    Tensor input;
-    if (fits) {
-      const Tensor part = image.range(n * box * s.c(), {count, padded[0], padded[1], padded[2], s.c()});
-      input = part.device() == ctx.device ? part : copy_to(part, ctx.device);  // shared: a network never writes into its input
-    } else {
-      Tensor boxes({count, padded[0], padded[1], padded[2], s.c()}, DType::f32, kCpu);
-      for (std::int64_t i = 0; i < count; ++i) cut(image, n + i, start, boxes.range(i * box * s.c(), {1, padded[0], padded[1], padded[2], s.c()}));
-      input = ctx.device == kCpu ? std::move(boxes) : copy_to(boxes, ctx.device);
+    Tensor input = image.range(n * s.voxels() * s.c(), {count, s.d(), s.h(), s.w(), s.c()});
+    if (!fits) {
+      const Tensor samples = on_device(input, ctx.device);
+      const Shape one = {1, padded[0], padded[1], padded[2], s.c()};
+      input = count == group ? network.input() : Tensor({count, padded[0], padded[1], padded[2], s.c()}, DType::f32, ctx.device);
+      for (std::int64_t i = 0; i < count; ++i) {
+        Tensor box = input.range(i * one.elements(), one);
+        cut_window(ctx.exec(), box, samples.range(i * s.voxels() * s.c(), {1, s.d(), s.h(), s.w(), s.c()}), place);
+      }
     }
-    const Tensor logits = scores_of(ctx, net, std::move(input));
-    if (fits && !o.confidence) {
-      const Shape part = {count, s.d(), s.h(), s.w(), 1};
-      Tensor to = out.get().labels.range(n * s.voxels(), part), labels(part, to.dtype(), ctx.device);
-      argmax(ctx.exec(), labels, logits);
-      copy(to, labels);
-    } else {
-      const Tensor host = ctx.device.on_host() ? logits : copy_to(logits, kCpu);
-      const std::int64_t sample = host.elements() / count;
-      for (std::int64_t m = 0; m < count; ++m)
-        out.planes(n + m, 0, s.d(), host.data<float>() + m * sample - start[0] * padded[1] * padded[2] * host.shape().c(), padded[1], padded[2], -start[1],
-                   -start[2]);
-    }
+    out.decide(n, 0, {count, s.d(), s.h(), s.w(), 1}, network.run(input), Tensor(), inside);
     if (o.progress) o.progress(static_cast<double>(n + count) / static_cast<double>(s.n()));
   }
 }
 
+// Where a window's depth of class planes fits: where the network runs, or in host memory.
+Tensor class_planes(const Shape& shape, Device device) {
+  try {
+    return Tensor(shape, DType::f32, device);
+  } catch (const Error& e) {
+    if (device.on_host() || e.code() != ErrorCode::out_of_memory) throw;
+    return Tensor(shape, DType::f32, kCpu);
+  }
+}
+
+// Sums of weights of the planes [first, first + planes), of rows, of columns.
+Tensor totals_of(const std::vector<float> (&totals)[3], std::int64_t first, std::int64_t planes, Device device) {
+  std::vector<float> all(totals[0].begin() + first, totals[0].begin() + first + planes);
+  for (int a : {1, 2}) all.insert(all.end(), totals[a].begin(), totals[a].end());
+  return from_host(all, {static_cast<std::int64_t>(all.size())}, device);
+}
+
 void sliding_window(Context& ctx, Network& net, const Tensor& image, const Extents& window, std::int64_t classes, Output& out, const PredictOptions& o) {
   const Shape& s = image.shape();
-  const std::int64_t H = s.h(), W = s.w(), C = classes;
-  const Extents extent = {s.d(), H, W};
+  const Extents extent = {s.d(), s.h(), s.w()};
   std::vector<std::int64_t> starts[3];
   Extents shift;  // a window larger than the image is centred on it
-  std::vector<float> weight[3], totals[3];
+  std::vector<float> totals[3], weight;
   for (std::size_t a = 0; a < 3; ++a) {
     starts[a] = window_starts(std::max(extent[a], window[a]), window[a], o.overlap);
     shift[a] = -std::max<std::int64_t>(0, (window[a] - extent[a]) / 2);
-    weight[a] = axis_weight(window[a], o.gaussian);
-    totals[a] = axis_total(starts[a], shift[a], weight[a], extent[a]);
+    const std::vector<float> along = axis_weight(window[a], o.gaussian);
+    totals[a] = axis_total(starts[a], shift[a], along, extent[a]);
+    weight.insert(weight.end(), along.begin(), along.end());
   }
-  // Weighted scores of the planes [first, first + window depth) of the image.
-  const std::int64_t plane = H * W * C;
-  Tensor sums({window[0], H, W, C}, DType::f32, kCpu);
+  // Weighted scores of a window's depth of planes: plane z of the image is plane z mod depth here.
+  Tensor sums = class_planes({1, window[0], s.h(), s.w(), classes}, ctx.device);
+  Exec ex = ctx.exec();
+  ex.device = sums.device();
+  const auto clear = [&](std::int64_t first, std::int64_t planes) {  // not across the ring's end
+    Tensor part = sums.range(first * s.h() * s.w() * classes, {1, planes, s.h(), s.w(), classes});
+    if (planes > 0) fill(ex, part, FillParams{0.0f});
+  };
+  const Tensor weights = from_host(weight, {static_cast<std::int64_t>(weight.size())}, ex.device);
+  Repeated network(ctx, net, {1, window[0], window[1], window[2], s.c()}, o.precision);
   const double total = static_cast<double>(s.n()) * static_cast<double>(starts[0].size() * starts[1].size() * starts[2].size());
   double done = 0.0;
   for (std::int64_t n = 0; n < s.n(); ++n) {
-    std::memset(sums.raw(), 0, sums.bytes());
+    const Tensor sample = on_device(image.range(n * s.voxels() * s.c(), {1, s.d(), s.h(), s.w(), s.c()}), ctx.device);
+    clear(0, window[0]);
     for (std::size_t iz = 0; iz < starts[0].size(); ++iz) {
       const std::int64_t z0 = starts[0][iz] + shift[0];
       for (std::int64_t sy : starts[1])
         for (std::int64_t sx : starts[2]) {
-          const std::int64_t y0 = sy + shift[1], x0 = sx + shift[2];
-          Tensor box({1, window[0], window[1], window[2], s.c()}, DType::f32, kCpu);
-          cut(image, n, {z0, y0, x0}, box);
-          Tensor logits = scores_of(ctx, net, ctx.device == kCpu ? std::move(box) : copy_to(box, ctx.device));
-          if (!ctx.device.on_host()) logits = copy_to(logits, kCpu);
-          const std::int64_t lo = std::max<std::int64_t>(0, -x0), hi = std::min(window[2], W - x0);
-          parallel_for(window[0] * window[1], 16, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t row = begin; row < end; ++row) {
-              const std::int64_t kz = row / window[1], ky = row % window[1], z = z0 + kz, y = y0 + ky;
-              if (z < 0 || z >= s.d() || y < 0 || y >= H) continue;
-              const float wzy = weight[0][static_cast<std::size_t>(kz)] * weight[1][static_cast<std::size_t>(ky)];
-              const float* from = logits.data<float>() + row * window[2] * C;
-              // Planes are counted from the first that is still open, which is this window's first inside the image.
-              float* to = sums.data<float>() + (z - std::max<std::int64_t>(z0, 0)) * plane + (y * W + x0) * C;
-              for (std::int64_t i = lo; i < hi; ++i) {
-                const float w = wzy * weight[2][static_cast<std::size_t>(i)];
-                for (std::int64_t c = 0; c < C; ++c) to[i * C + c] += w * from[i * C + c];
-              }
-            }
-          });
+          const BlendParams place = {{z0, sy + shift[1], sx + shift[2]}, s.d()};
+          cut_window(ctx.exec(), network.input(), sample, WindowParams{{place.start[0], place.start[1], place.start[2]}});
+          blend_window(ex, sums, on_device(network.run(network.input()), ex.device), weights, place);
           done += 1.0;
           if (o.progress) o.progress(done / total);
         }
       // All windows that start here are done: planes before the next start are final.
-      const std::int64_t first = std::max<std::int64_t>(z0, 0);
-      const std::int64_t next = iz + 1 < starts[0].size() ? starts[0][iz + 1] + shift[0] : s.d(), final_planes = next - first;
-      if (o.confidence)  // the decision alone does not need the division by the sum of weights
-        parallel_for(final_planes * H, 16, [&](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t row = begin; row < end; ++row) {
-            const float zy = totals[0][static_cast<std::size_t>(first + row / H)] * totals[1][static_cast<std::size_t>(row % H)];
-            float* to = sums.data<float>() + row * W * C;
-            for (std::int64_t x = 0; x < W; ++x) {
-              const float inverse = 1.0f / (zy * totals[2][static_cast<std::size_t>(x)]);
-              for (std::int64_t c = 0; c < C; ++c) to[x * C + c] *= inverse;
-            }
-          }
-        });
-      out.planes(n, first, final_planes, sums.data<float>(), H, W, 0, 0);
-      if (iz + 1 == starts[0].size()) break;
-      const std::int64_t kept = window[0] - final_planes;  // 0 where windows do not overlap
-      std::memmove(sums.raw(), sums.data<float>() + final_planes * plane, static_cast<std::size_t>(kept * plane) * sizeof(float));
-      std::memset(sums.data<float>() + kept * plane, 0, static_cast<std::size_t>(final_planes * plane) * sizeof(float));
+      const bool last = iz + 1 == starts[0].size();
+      const std::int64_t first = std::max<std::int64_t>(z0, 0), planes = (last ? s.d() : starts[0][iz + 1] + shift[0]) - first;
+      out.decide(n, first, {1, planes, s.h(), s.w(), 1}, sums, out.only_labels() ? Tensor() : totals_of(totals, first, planes, ex.device), {{first, 0, 0}});
+      const std::int64_t begin = first % window[0], before_end = std::min(planes, window[0] - begin);
+      if (!last) clear(begin, before_end), clear(0, planes - before_end);
     }
   }
 }
@@ -253,7 +257,7 @@ std::optional<std::vector<ChainLayer>> chain_for(const Graph& graph, const Shape
 }
 
 std::uint64_t result_bytes(const Graph& graph, const Shape& image, const PredictOptions& o) {
-  return static_cast<std::uint64_t>(image.n() * image.voxels()) * ((o.confidence ? 4 : 0) + (graph.out_channels() <= 256 ? 1 : 4));
+  return static_cast<std::uint64_t>(image.n() * image.voxels()) * ((o.confidence ? 4 : 0) + (o.entropy ? 4 : 0) + (graph.out_channels() <= 256 ? 1 : 4));
 }
 
 // What is left of the limit for the network's values.
@@ -273,11 +277,10 @@ void by_planes(Context& ctx, Network& net, const std::vector<ChainLayer>& chain,
     run_planes(
         ctx, net, plan, sample,
         [&](std::int64_t z, const float* scores) {
-          const cpu::RowSpan* part = o.head_only ? data->plane(z) : nullptr;
-          if (o.confidence || part)
-            out.planes(n, z, 1, scores, s.h(), s.w(), 0, 0, part);
+          if (const cpu::RowSpan* part = o.head_only ? data->plane(z) : nullptr)
+            out.plane_in_part(n, z, scores, part);
           else
-            out.plane(ctx.exec(), n, z, scores);
+            out.decide(n, z, {1, 1, s.h(), s.w(), 1}, wrap(const_cast<float*>(scores), {1, 1, s.h(), s.w(), net.graph.out_channels()}, DType::f32), Tensor(), DecideParams{});
         },
         [&](double done) {
           if (o.progress) o.progress((static_cast<double>(n) + done) / static_cast<double>(s.n()));
@@ -340,7 +343,9 @@ Prediction predict(Context& ctx, Network& net, const Tensor& image, const Predic
   const std::int64_t classes = net.graph.out_channels();
   bool slides = false;
   const Extents window = window_of(net.graph, s, options, slides);
-  Output out(s, classes, options.confidence);
+  if (options.precision != DType::f32 && ctx.device == kCpu)
+    fail(ErrorCode::unsupported, "predict: precision {} is computed on a GPU (and on sim), the cpu computes fp32", name_of(options.precision));
+  Output out(ctx, s, classes, options);
   if (slides)
     sliding_window(ctx, net, image, window, classes, out, options);
   else if (const auto chain = ctx.device == kCpu ? chain_for(net.graph, s, window) : std::nullopt)

@@ -12,7 +12,8 @@ struct PredictOptions {
   std::int64_t divisor[3] = {1, 1, 1};  // besides what the network itself divides (Graph::divisor)
   double overlap = 0.5;                // of neighbouring windows, as a part of the window
   bool gaussian = true;                // windows weigh less towards their border (sigma = window / 8, as nnU-Net), else equally
-  bool confidence = false;
+  bool confidence = false, entropy = false;
+  DType precision = DType::f32;        // of activations on a GPU (and sim): f32, bf16, f16
   std::uint64_t max_bytes = 0;         // beside the image; 0: no limit. Slower plans that need less are taken where the fast one needs more (planes.h)
   bool skip_background = true;         // where the network sees one value only, its answer is not computed again and again (planes.h)
   bool head_only = false;              // labels only where the image differs from its first voxel, 0 elsewhere. For chains of convolutions
@@ -22,11 +23,13 @@ struct PredictOptions {
 struct Prediction {
   Tensor labels;      // (N, D, H, W, 1) class index, u8 up to 256 classes, else i32; on the cpu
   Tensor confidence;  // (N, D, H, W, 1) f32 softmax probability of that class, if asked for
+  Tensor entropy;     // (N, D, H, W, 1) f32, of all classes' probabilities, in nats: 0 (certain) .. log C, if asked for
 };
 
 // image: (N, D, H, W, in_channels) f32 on the cpu. Extents that the network does not divide are padded with zeros on both sides. Small samples go
 // through the network several at a time.
-// Logits of overlapping windows are averaged by weight before the decision; memory is one window's depth of class planes, not the volume.
+// Logits of overlapping windows are averaged by weight before the decision; memory is one window's depth of class planes, not the volume. All of that happens
+// on the context's device (on the host, if its memory is too small for the class planes); the image goes up once, labels come down.
 // ctx.tape must be null. Throws invalid_argument where the network's scores are not on its input's grid.
 Prediction predict(Context& ctx, Network& net, const Tensor& image, const PredictOptions& options = {});
 

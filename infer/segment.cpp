@@ -174,7 +174,7 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   const Shape shape = batch_shape(s.recipe, s.net.graph, journey.volume);
 
   PredictOptions p = predict_options(s.recipe);
-  p.confidence = options.confidence, p.head_only = options.head_only, p.progress = options.progress;
+  p.confidence = options.confidence, p.entropy = options.entropy, p.precision = options.precision, p.head_only = options.head_only, p.progress = options.progress;
   const double before = os::wall_seconds();
   const Tensor input = normalised(s.recipe, journey.volume.voxels.reshaped(shape));
   if (options.max_bytes > 0) {
@@ -198,16 +198,16 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   for (std::int64_t i = 0; i < ids.elements(); ++i)
     ids.data<std::int32_t>()[i] = table[prediction.labels.dtype() == DType::u8 ? prediction.labels.data<std::uint8_t>()[i]
                                                                                : static_cast<std::size_t>(prediction.labels.data<std::int32_t>()[i])];
-  if (options.conformed) {
-    out.image = journey.volume;
-    out.labels = journey.volume;
-    out.labels.voxels = ids;
-    if (options.confidence) out.confidence = journey.volume, out.confidence->voxels = prediction.confidence.reshaped(grid);
-  } else {
-    out.image = scan;
-    out.labels = back(journey, ids, scan);
-    if (options.confidence) out.confidence = back(journey, prediction.confidence.reshaped(grid), scan);
-  }
+  const auto placed = [&](const Tensor& result) {
+    if (!options.conformed) return back(journey, result, scan);
+    Volume v = journey.volume;
+    v.voxels = result;
+    return v;
+  };
+  out.image = options.conformed ? journey.volume : scan;
+  out.labels = placed(ids);
+  if (options.confidence) out.confidence = placed(prediction.confidence.reshaped(grid));
+  if (options.entropy) out.entropy = placed(prediction.entropy.reshaped(grid));
   out.total_seconds = os::wall_seconds() - start;
   return out;
 }

@@ -1,59 +1,12 @@
-// Softmax, cross-entropy and soft Dice on logits, argmax. All share one scheme: a block copies a tile of voxels into shared memory (the addresses are
-// consecutive, so every line is fetched once), one thread works on one voxel, and the classes' sums are taken crosswise, one thread per class.
+// Softmax, cross-entropy and soft Dice on logits. All share one scheme (class_tile.cuh): a block copies a tile of voxels into shared memory, one thread
+// works on one voxel, and the classes' sums are taken crosswise, one thread per class.
 #include "kernels/loss.h"
 
-#include "kernels/half.cuh"
+#include "kernels/class_tile.cuh"
 #include "kernels/reduce.cuh"
 
 namespace vg {
 namespace VG_NS {
-
-inline constexpr int kLossThreads = 128;
-inline constexpr std::int64_t kTileBytes = 32 << 10;
-
-// Rows of the tile have an odd pitch: 32 threads that read one class of 32 voxels meet 32 different banks.
-__host__ __device__ inline int pitch_of(int classes) { return classes | 1; }
-
-// Voxels per tile: as many as there are threads, fewer where the classes are many.
-inline int tile_voxels(int classes) {
-  int voxels = kLossThreads;
-  while (voxels > 1 && voxels * pitch_of(classes) * std::int64_t{sizeof(float)} > kTileBytes) voxels /= 2;
-  return voxels;
-}
-inline std::size_t tile_bytes(int classes, std::int64_t more_floats) {
-  const std::size_t bytes = (static_cast<std::size_t>(tile_voxels(classes)) * pitch_of(classes) + more_floats) * sizeof(float);
-  if (bytes > simt::kStaticSharedBytes - 512)  // the kernels have a little static shared memory, too
-    throw Error(ErrorCode::unsupported, std::to_string(classes) + " classes do not fit the shared memory of a GPU block (about 3000 do)");
-  return bytes;
-}
-
-// Visits the tile's elements in the order of global memory: visit(global index, place in the tile). One division per thread, not one per element.
-template <class Visit>
-__device__ inline void for_tile(int voxels, int classes, Visit visit) {
-  const int pitch = pitch_of(classes), rows = kLossThreads / classes, columns = kLossThreads % classes;
-  int row = static_cast<int>(threadIdx.x) / classes, column = static_cast<int>(threadIdx.x) % classes;
-  for (int i = static_cast<int>(threadIdx.x); row < voxels; i += kLossThreads) {
-    visit(i, row * pitch + column);
-    row += rows;
-    column += columns;
-    if (column >= classes) column -= classes, ++row;
-  }
-}
-template <class T>
-struct CopyIn {
-  float* tile;
-  const T* from;
-  __device__ void operator()(int i, int place) const { tile[place] = to_float(from[i]); }
-};
-template <class T>
-struct CopyOut {
-  T* to;
-  const float* tile;
-  float beta;
-  __device__ void operator()(int i, int place) const {
-    to[i] = from_float<T>(beta != 0.0f ? beta * to_float(to[i]) + tile[place] : tile[place]);
-  }
-};
 
 // row := exp(row - max); returns the sum of it. `max` is handed out for the logarithm.
 __device__ inline float exponentials(float* row, int classes, float* max) {
@@ -72,7 +25,7 @@ __device__ inline float exponentials(float* row, int classes, float* max) {
 // class_sums[n, chunk, c, {I, P, T}] and voxel_sums[n, chunk, {-log p, counted}]. grid: (chunks, 1, samples).
 // Shared: the tile, the sums of `groups` threads per class, one label per voxel.
 template <class T, class Label>
-__global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __restrict__ class_sums, float* __restrict__ voxel_sums,
+__global__ __launch_bounds__(kTileThreads) void dice_ce_forward_kernel(float* __restrict__ class_sums, float* __restrict__ voxel_sums,
                                                                        const T* __restrict__ logits, const Label* __restrict__ labels,
                                                                        int samples, std::int64_t voxels, std::int64_t chunk, int classes,
                                                                        int tile_size, int groups, int ignore) {
@@ -82,7 +35,7 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __
   int* label_of = reinterpret_cast<int*>(sums + groups * classes * 3);
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
-    for (int i = thread; i < groups * classes * 3; i += kLossThreads) sums[i] = 0.0f;
+    for (int i = thread; i < groups * classes * 3; i += kTileThreads) sums[i] = 0.0f;
     float of_voxels[2] = {0.0f, 0.0f};  // -log p, counted
     for (std::int64_t first = begin; first < end; first += tile_size) {
       const int count = static_cast<int>(end - first < tile_size ? end - first : tile_size);
@@ -104,7 +57,7 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __
         }
       }
       __syncthreads();
-      for (int i = thread; i < groups * classes; i += kLossThreads) {
+      for (int i = thread; i < groups * classes; i += kTileThreads) {
         const int c = i % classes;
         float both = 0.0f, predicted = 0.0f, truth = 0.0f;
         for (int v = i / classes; v < count; v += groups) {
@@ -119,7 +72,7 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_forward_kernel(float* __
       __syncthreads();
     }
     const std::int64_t own = static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x;
-    for (int q = thread; q < 3 * classes; q += kLossThreads) {
+    for (int q = thread; q < 3 * classes; q += kTileThreads) {
       float sum = 0.0f;
       for (int g = 0; g < groups; ++g) sum += sums[g * classes * 3 + q];
       class_sums[own * 3 * classes + q] = sum;
@@ -162,7 +115,7 @@ void dice_ce_forward(const Exec& ex, Tensor& result, Tensor& sums, const Tensor&
     const Shape& s = logits.shape();
     const int classes = static_cast<int>(s.c()), tile = tile_voxels(classes), samples = static_cast<int>(s.n());
     assert(labels.elements() == s.n() * s.voxels() && sums.elements() == s.n() * classes * 3);
-    const int groups = classes < kLossThreads ? kLossThreads / classes : 1;
+    const int groups = classes < kTileThreads ? kTileThreads / classes : 1;
     const std::int64_t voxels = s.voxels();
     std::int64_t chunk = std::int64_t{tile} * 8;
     if (voxels > chunk * kMaxChunks) chunk = (voxels / kMaxChunks / tile + 1) * tile;
@@ -173,10 +126,10 @@ void dice_ce_forward(const Exec& ex, Tensor& result, Tensor& sums, const Tensor&
     const std::size_t bytes = tile_bytes(classes, groups * classes * 3 + tile);
     const dim3 grid(chunks, 1, samples < kMaxGridYZ ? samples : kMaxGridYZ);
     if (labels.dtype() == DType::u8)
-      VG_LAUNCH(ex, (dice_ce_forward_kernel<T, std::uint8_t>), grid, kLossThreads, bytes, class_sums, voxel_sums, logits.data<T>(),
+      VG_LAUNCH(ex, (dice_ce_forward_kernel<T, std::uint8_t>), grid, kTileThreads, bytes, class_sums, voxel_sums, logits.data<T>(),
                 labels.data<std::uint8_t>(), samples, voxels, chunk, classes, tile, groups, p.ignore);
     else
-      VG_LAUNCH(ex, (dice_ce_forward_kernel<T, std::int32_t>), grid, kLossThreads, bytes, class_sums, voxel_sums, logits.data<T>(),
+      VG_LAUNCH(ex, (dice_ce_forward_kernel<T, std::int32_t>), grid, kTileThreads, bytes, class_sums, voxel_sums, logits.data<T>(),
                 labels.data<std::int32_t>(), samples, voxels, chunk, classes, tile, groups, p.ignore);
     sum_partials(ex, class_sums, samples, 3 * classes, chunks, sums.data<float>(), class_total, nullptr, 0.0f);
     sum_partials(ex, voxel_sums, samples, 2, chunks, nullptr, voxel_total, nullptr, 0.0f);
@@ -214,7 +167,7 @@ __global__ __launch_bounds__(kThreads) void dice_slopes_kernel(float2* __restric
 
 // dlogit_c = scale (ce_weight / counted (p_c - t_c) + p_c (g_c - sum over k of p_k g_k)),  g_c = a_c t_c + b_c. Shared: the tile, the sample's slopes.
 template <class T, class Label>
-__global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(T* dlogits, const T* logits, const Label* __restrict__ labels,
+__global__ __launch_bounds__(kTileThreads) void dice_ce_backward_kernel(T* dlogits, const T* logits, const Label* __restrict__ labels,
                                                                         const float2* __restrict__ slopes, const float* __restrict__ result,
                                                                         const float* __restrict__ scale, float beta, int samples,
                                                                         std::int64_t voxels, int classes, int tile_size, DiceCeParams p) {
@@ -225,7 +178,7 @@ __global__ __launch_bounds__(kLossThreads) void dice_ce_backward_kernel(T* dlogi
   const int count = static_cast<int>(voxels - first < tile_size ? voxels - first : tile_size);
   const float from_above = scale[0], ce = p.ce_weight / result[3];
   for (int n = blockIdx.z; n < samples; n += gridDim.z) {
-    for (int c = thread; c < classes; c += kLossThreads) {
+    for (int c = thread; c < classes; c += kTileThreads) {
       const float2 both = slopes[(p.per_sample ? static_cast<std::int64_t>(n) * classes : 0) + c];
       label_slope[c] = both.x;
       slope[c] = both.y;
@@ -271,21 +224,21 @@ void dice_ce_backward(const Exec& ex, const Grad& dlogits, const Tensor& logits,
     const std::size_t bytes = tile_bytes(classes, 2 * classes);
     const dim3 grid(simt::blocks_for(s.voxels(), tile), 1, samples < kMaxGridYZ ? samples : kMaxGridYZ);
     if (labels.dtype() == DType::u8)
-      VG_LAUNCH(ex, (dice_ce_backward_kernel<T, std::uint8_t>), grid, kLossThreads, bytes, data_of<T>(dlogits), logits.data<T>(),
+      VG_LAUNCH(ex, (dice_ce_backward_kernel<T, std::uint8_t>), grid, kTileThreads, bytes, data_of<T>(dlogits), logits.data<T>(),
                 labels.data<std::uint8_t>(), slopes, result.data<float>(), scale.data<float>(), dlogits.beta, samples, s.voxels(), classes,
                 tile, p);
     else
-      VG_LAUNCH(ex, (dice_ce_backward_kernel<T, std::int32_t>), grid, kLossThreads, bytes, data_of<T>(dlogits), logits.data<T>(),
+      VG_LAUNCH(ex, (dice_ce_backward_kernel<T, std::int32_t>), grid, kTileThreads, bytes, data_of<T>(dlogits), logits.data<T>(),
                 labels.data<std::int32_t>(), slopes, result.data<float>(), scale.data<float>(), dlogits.beta, samples, s.voxels(), classes,
                 tile, p);
   });
 }
 
-// ---- softmax, argmax -----------------------------------------------------------------------------------------------------------------------------
+// ---- softmax -------------------------------------------------------------------------------------------------------------------------------------
 
 // rows: voxels of all samples. No __restrict__: y may be x; a block has its whole tile before it writes.
 template <class T>
-__global__ __launch_bounds__(kLossThreads) void softmax_kernel(T* y, const T* x, std::int64_t rows, int classes, int tile_size) {
+__global__ __launch_bounds__(kTileThreads) void softmax_kernel(T* y, const T* x, std::int64_t rows, int classes, int tile_size) {
   SIMT_DYN_SHARED(float, tile);
   const std::int64_t first = blockIdx.x * static_cast<std::int64_t>(tile_size);
   const int count = static_cast<int>(rows - first < tile_size ? rows - first : tile_size), thread = static_cast<int>(threadIdx.x);
@@ -306,40 +259,8 @@ void softmax(const Exec& ex, Tensor& y, const Tensor& x) {
     assert(y.shape() == x.shape());
     const int classes = static_cast<int>(x.shape()[x.shape().rank() - 1]), tile = tile_voxels(classes);
     const std::int64_t rows = x.elements() / classes;
-    VG_LAUNCH(ex, softmax_kernel<T>, simt::blocks_for(rows, tile), kLossThreads, tile_bytes(classes, 0), y.data<T>(), x.data<T>(), rows,
+    VG_LAUNCH(ex, softmax_kernel<T>, simt::blocks_for(rows, tile), kTileThreads, tile_bytes(classes, 0), y.data<T>(), x.data<T>(), rows,
               classes, tile);
-  });
-}
-
-template <class T, class Label>
-__global__ __launch_bounds__(kLossThreads) void argmax_kernel(Label* __restrict__ labels, const T* __restrict__ logits, std::int64_t rows,
-                                                              int classes, int tile_size) {
-  SIMT_DYN_SHARED(float, tile);
-  const std::int64_t first = blockIdx.x * static_cast<std::int64_t>(tile_size);
-  const int count = static_cast<int>(rows - first < tile_size ? rows - first : tile_size), thread = static_cast<int>(threadIdx.x);
-  for_tile(count, classes, CopyIn<T>{tile, logits + first * classes});
-  __syncthreads();
-  if (thread >= count) return;
-  const float* row = tile + thread * pitch_of(classes);
-  int best = 0;
-  for (int c = 1; c < classes; ++c) best = row[c] > row[best] ? c : best;
-  labels[first + thread] = static_cast<Label>(best);
-}
-
-void argmax(const Exec& ex, Tensor& labels, const Tensor& logits) {
-  for_float_type(logits.dtype(), "argmax", [&](auto zero) {
-    using T = decltype(zero);
-    const int classes = static_cast<int>(logits.shape().c()), tile = tile_voxels(classes);
-    const std::int64_t rows = labels.elements();
-    assert(rows * classes == logits.elements() && (labels.dtype() == DType::i32 || classes <= 256));
-    const std::size_t bytes = tile_bytes(classes, 0);
-    const unsigned blocks = simt::blocks_for(rows, tile);
-    if (labels.dtype() == DType::u8)
-      VG_LAUNCH(ex, (argmax_kernel<T, std::uint8_t>), blocks, kLossThreads, bytes, labels.data<std::uint8_t>(), logits.data<T>(), rows,
-                classes, tile);
-    else
-      VG_LAUNCH(ex, (argmax_kernel<T, std::int32_t>), blocks, kLossThreads, bytes, labels.data<std::int32_t>(), logits.data<T>(), rows,
-                classes, tile);
   });
 }
 
@@ -348,6 +269,5 @@ void argmax(const Exec& ex, Tensor& labels, const Tensor& logits) {
 VG_DEVICE_IMPL(dice_ce_forward);
 VG_DEVICE_IMPL(dice_ce_backward);
 VG_DEVICE_IMPL(softmax);
-VG_DEVICE_IMPL(argmax);
 
 }  // namespace vg

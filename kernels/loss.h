@@ -30,7 +30,5 @@ VG_KERNEL(dice_ce_backward, const Grad& dlogits, const Tensor& logits, const Ten
 
 // y = softmax over the last axis; y may be x.                                                       (N, D, H, W, C)
 VG_KERNEL(softmax, Tensor& y, const Tensor& x);
-// labels[n, v] = the first class with the largest value                              labels: (N, D, H, W, 1) u8 (C <= 256) or i32
-VG_KERNEL(argmax, Tensor& labels, const Tensor& logits);
 
 }  // namespace vg

@@ -1,4 +1,4 @@
-// Softmax + cross-entropy + Dice, softmax and argmax on the cpu, 16 voxels at a time (kernels/softmax-inl.h). A block of voxels keeps its
+// Softmax + cross-entropy + Dice and softmax on the cpu, 16 voxels at a time (kernels/softmax-inl.h). A block of voxels keeps its
 // class sums in vectors of floats for 256 voxels, then in doubles; blocks are added in order, samples by a binary tree.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/loss_cpu.cpp"
@@ -17,7 +17,7 @@ namespace vg {
 // A run of voxels of one sample.
 struct LossBlock {
   const float* logits;
-  const void* labels;  // u8 where `bytes`, else i32; nullptr for softmax and argmax
+  const void* labels;  // u8 where `bytes`, else i32; nullptr for softmax
   bool bytes;
   std::int64_t voxels, channels;
   std::int32_t ignore;
@@ -132,27 +132,6 @@ void softmax_block(const LossBlock& b, float* y) {
   if (stream) hwy::FlushStream();
 }
 
-void argmax_block(const LossBlock& b, std::int32_t* labels) {
-  SoftmaxGroup group(b.channels, b.work);
-  HWY_ALIGN std::int32_t winners[kGroup];
-  for (std::int64_t v0 = 0; v0 < b.voxels; v0 += kGroup) {
-    const std::int64_t count = b.voxels - v0 < kGroup ? b.voxels - v0 : kGroup;
-    group.read(b.logits + v0 * b.channels, count);
-    for (std::int64_t v = 0; v < kGroup; v += kLanes) {
-      VF top = hn::LoadU(F(), group.e + v);
-      VI winner = hn::Zero(I());
-      for (std::int64_t c = 1; c < b.channels; ++c) {
-        const VF value = hn::LoadU(F(), group.e + c * kGroup + v);
-        const MF larger = hn::Gt(value, top);
-        top = hn::IfThenElse(larger, value, top);
-        winner = hn::IfThenElse(hn::RebindMask(I(), larger), hn::Set(I(), static_cast<std::int32_t>(c)), winner);
-      }
-      hn::Store(winner, I(), winners + v);
-    }
-    std::memcpy(labels + v0, winners, static_cast<std::size_t>(count) * sizeof(std::int32_t));
-  }
-}
-
 }  // namespace
 }  // namespace vg::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -166,7 +145,6 @@ namespace {
 HWY_EXPORT(dice_ce_sums);
 HWY_EXPORT(dice_ce_gradient);
 HWY_EXPORT(softmax_block);
-HWY_EXPORT(argmax_block);
 
 // Blocks of voxels of one sample: a multiple of 256, so that a block's inner sums do not depend on where the sample ends.
 struct VoxelBlocks {
@@ -283,28 +261,14 @@ void softmax(const Exec&, Tensor& y, const Tensor& x) {
   });
 }
 
-void argmax(const Exec&, Tensor& labels, const Tensor& logits) {
-  const bool bytes = labels.dtype() == DType::u8;
-  assert(labels.elements() == logits.elements() / logits.shape().c() && (!bytes || logits.shape().c() <= 256));
-  VoxelBlocks(logits.shape()).for_each([&](std::int64_t, std::int64_t, LossBlock& b, std::int64_t voxel) {
-    b.logits = logits.data<float>() + voxel * b.channels;
-    if (!bytes) return HWY_DYNAMIC_DISPATCH(argmax_block)(b, labels.data<std::int32_t>() + voxel);
-    std::vector<std::int32_t> wide(static_cast<std::size_t>(b.voxels));
-    HWY_DYNAMIC_DISPATCH(argmax_block)(b, wide.data());
-    std::copy(wide.begin(), wide.end(), labels.data<std::uint8_t>() + voxel);
-  });
-}
-
 }  // namespace cpu
 
 VG_KERNEL_HOME(dice_ce_forward);
 VG_KERNEL_HOME(dice_ce_backward);
 VG_KERNEL_HOME(softmax);
-VG_KERNEL_HOME(argmax);
 VG_IMPL(cpu, cpu, dice_ce_forward);
 VG_IMPL(cpu, cpu, dice_ce_backward);
 VG_IMPL(cpu, cpu, softmax);
-VG_IMPL(cpu, cpu, argmax);
 
 }  // namespace vg
 #endif

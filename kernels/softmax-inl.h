@@ -1,4 +1,4 @@
-// Softmax of groups of 16 voxels, the inner step of the loss, softmax and argmax kernels. A group is transposed so that voxels are the
+// Softmax of groups of 16 voxels, the inner step of the loss, softmax and decide kernels. A group is transposed so that voxels are the
 // lanes: vectors are full for any number of classes, and maxima and sums over classes are plain vector operations. Element (voxel v, class
 // c) is at c * 16 + v.
 #include "hwy/cache_control.h"

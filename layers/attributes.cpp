@@ -2,6 +2,8 @@
 #include "layers/attributes.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace vg {
 namespace {
@@ -45,8 +47,17 @@ void Attributes::axes(const char* key, std::int32_t (&out)[3], std::int32_t fall
 
 double Attributes::number(const char* key, double fallback) {
   const Json* j = get(key);
-  if (j && !j->is_number()) fail(ErrorCode::bad_file, "node {}: attribute {} is {}, wanted a number", node_.name, key, j->dump());
+  if (j && (!j->is_number() || std::abs(j->get<double>()) > static_cast<double>(std::numeric_limits<float>::max())))
+    fail(ErrorCode::bad_file, "node {}: attribute {} is {}, wanted a number that fits a float", node_.name, key, j->dump());
   return j ? j->get<double>() : fallback;
+}
+
+std::int64_t Attributes::whole_number(const char* key, std::int64_t fallback) {
+  const Json* j = get(key);
+  if (!j) return fallback;
+  const double v = j->is_number() ? j->get<double>() : 0.5;
+  if (v != std::floor(v) || std::abs(v) > 0x1p53) fail(ErrorCode::bad_file, "node {}: attribute {} is {}, wanted a whole number", node_.name, key, j->dump());
+  return static_cast<std::int64_t>(v);
 }
 
 bool Attributes::flag(const char* key, bool fallback) {
@@ -70,6 +81,7 @@ Activation Attributes::activation(const char* key) {
   a.kind = activation_kind(object ? j->value("kind", "") : j->get<std::string>());
   a.alpha = a.kind == ActivationKind::elu ? 1.0f : 0.01f;
   if (object) a.alpha = j->value("alpha", a.alpha);
+  if (!std::isfinite(a.alpha)) fail(ErrorCode::bad_file, "node {}: attribute {} is {}, wanted an alpha that fits a float", node_.name, key, j->dump());
   return a;
 }
 

@@ -12,7 +12,8 @@ class Attributes {
 
   // Three numbers for D, H, W; absent: all `fallback`.
   void axes(const char* key, std::int32_t (&out)[3], std::int32_t fallback);
-  double number(const char* key, double fallback);
+  double number(const char* key, double fallback);  // of a float's range
+  std::int64_t whole_number(const char* key, std::int64_t fallback);
   bool flag(const char* key, bool fallback);
   std::string text(const char* key, const std::string& fallback);
   // {"kind": "elu", "alpha": 1.0}, or the kind alone as a string; absent: identity.

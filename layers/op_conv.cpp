@@ -21,7 +21,7 @@ struct ConvNode {
 ConvNode read(const Node& node, bool transposed) {
   Attributes a(node);
   ConvNode c{};
-  c.channels = static_cast<std::int64_t>(a.number("channels", 0));
+  c.channels = a.whole_number("channels", 0);
   a.axes("kernel", c.kernel, 1);
   a.axes("stride", c.options.stride, 1);
   a.axes("dilation", c.options.dilation, 1);
@@ -31,7 +31,7 @@ ConvNode read(const Node& node, bool transposed) {
   if (!transposed) c.options.activation = a.activation();
   c.init = a.text("init", "pytorch");
   c.init_a = static_cast<float>(a.number("init_a", 0.0));
-  c.init_equal = static_cast<std::int64_t>(a.number("init_equal", 1));
+  c.init_equal = a.whole_number("init_equal", 1);
   a.done();
   a.roles({"weight"}, {"bias"});
   const bool init_ok = (c.init == "pytorch" || c.init == "kaiming_normal" || c.init == "kaiming_normal_out") && c.init_equal >= 1 && (!transposed || c.init_equal == 1);

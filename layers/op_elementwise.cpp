@@ -15,7 +15,7 @@ ActivationNode read_activation(const Node& node) {
   ActivationNode n;
   n.f.kind = activation_kind(a.text("kind", ""));
   n.f.alpha = static_cast<float>(a.number("alpha", n.f.kind == ActivationKind::elu ? 1.0 : 0.01));
-  n.slopes = static_cast<std::int64_t>(a.number("slopes", 1));
+  n.slopes = a.whole_number("slopes", 1);
   a.done();
   if (n.f.kind == ActivationKind::prelu)
     a.roles({"weight"});

@@ -56,6 +56,12 @@ const std::string* Header::find(const Tag& tag, int frame) const {
   return nullptr;
 }
 
+std::int64_t Header::described_frames() const {
+  std::int64_t count = 0;
+  for (auto at = elements_.lower_bound(key_of(0, 0, 0)); at != elements_.end(); at = elements_.lower_bound(((at->first >> 32) + 1) << 32)) ++count;
+  return count;
+}
+
 std::string Header::text(const Tag& tag, int frame) const {
   const std::string* value = find(tag, frame);
   return value ? trimmed(*value) : "";
@@ -242,6 +248,8 @@ std::vector<Plane> planes_of(const std::vector<Header>& headers, const Series& s
       offsets = h.numbers(kFrameOffsets);
       if (offsets.size() != static_cast<std::size_t>(frames))
         h.refuse(ErrorCode::bad_file, kFrames, "1, or a position for every frame (5200,9230)");
+    } else if (frames > 1 && h.described_frames() < frames) {
+      h.refuse(ErrorCode::bad_file, kFrames, fmt::format("the {} that (5200,9230) describes", h.described_frames()));
     }
     if (static_cast<std::int64_t>(planes.size()) + frames > kMostFrames) h.refuse(ErrorCode::bad_file, kFrames, "a million in all");
     for (std::int64_t f = 0; f < frames; ++f) planes.push_back(plane_of(h, file, f, frames, offsets));

@@ -26,6 +26,7 @@ class Header {
   // One whole number; throws bad_file where it is missing or outside [low, high].
   std::int64_t whole(const Tag& tag, std::int64_t low, std::int64_t high, std::optional<std::int64_t> fallback = {}) const;
   [[noreturn]] void refuse(ErrorCode code, const Tag& tag, const std::string& wanted, int frame = kTopLevel) const;
+  std::int64_t described_frames() const;  // frames with elements of their own
   bool is_image() const { return find(kRows) != nullptr; }
   std::uint64_t bytes = 0;  // of the file
 

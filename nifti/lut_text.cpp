@@ -225,16 +225,13 @@ Lut read_lut(const std::string& path) { return parse_lut(os::read_text(path, 64u
 
 namespace {
 
-std::string one_word(std::string name) {  // some readers split at blanks
-  std::replace(name.begin(), name.end(), ' ', '_');
-  return name.empty() ? "unnamed" : name;
-}
-// Without the characters that would end the field.
+// Without control characters, tabulators and ends of lines among them, and without those that would end the field.
 std::string without(std::string name, std::string_view characters) {
   for (char& c : name)
-    if (characters.find(c) != std::string_view::npos) c = '_';
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f' || characters.find(c) != std::string_view::npos) c = '_';
   return name;
 }
+std::string one_word(const std::string& name) { return name.empty() ? "unnamed" : without(name, " "); }  // some readers split at blanks
 
 std::string to_niivue(const Lut& lut) {
   nlohmann::ordered_json j = {{"R", nlohmann::json::array()}, {"G", nlohmann::json::array()}, {"B", nlohmann::json::array()},
@@ -267,10 +264,10 @@ std::string to_text(const Lut& lut, LutForm form) {
         break;
       case LutForm::itk_snap:
         text += fmt::format("{:5} {:5} {:4} {:4} {:8.4g} {:2} {:2}    \"{}\"\n", id, r, g, b, seen * opaque_of(e) / 255.0, seen, seen,
-                            without(e.name, "\"\n\r"));
+                            without(e.name, "\""));
         break;
       case LutForm::slicer: text += fmt::format("{} {} {} {} {} {}\n", id, one_word(e.name), r, g, b, seen * opaque_of(e)); break;
-      default: text += fmt::format("{}\t{}\t#{:02x}{:02x}{:02x}\n", id, without(e.name.empty() ? "n/a" : e.name, "\t\n\r"), r, g, b);
+      default: text += fmt::format("{}\t{}\t#{:02x}{:02x}{:02x}\n", id, without(e.name.empty() ? "n/a" : e.name, ""), r, g, b);
     }
   }
   return text;

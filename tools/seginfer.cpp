@@ -1,5 +1,6 @@
 // seginfer: labels, volumes and confidence for scans.
 #include <filesystem>
+#include <future>
 
 #include "infer/cases.h"
 #include "infer/qc.h"
@@ -15,7 +16,7 @@ using namespace vg;
 namespace fs = std::filesystem;
 
 struct Arguments {
-  std::string input, output, model, device = "auto", volumes, confidence, qc, report, max_memory;
+  std::string input, output, model, device = "auto", volumes, confidence, entropy, qc, report, max_memory, precision = "fp32";
   int threads = 0, volume = -1, series = -1;
   bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false, head_only = false;
   GpuOptions gpu;
@@ -49,18 +50,20 @@ void write_labels(const Segmentation& s, const std::string& path, const Lut& lut
   write_png_labels(path, s.labels.voxels.data<std::int32_t>(), shape.w(), shape.h(), lut);
 }
 
-CaseReport run_case(Context& ctx, Segmenter& segmenter, const Case& c, const Arguments& a, std::size_t cases, const std::function<void(double)>& progress) {
+DType precision_of(const Arguments& a) { return a.precision == "bf16" ? DType::bf16 : a.precision == "fp16" ? DType::f16 : DType::f32; }
+
+// Writes what was found in a scan. seconds: what reading and segmenting took.
+CaseReport write_case(const Segmentation& s, const Lut& lut, const Case& c, const Arguments& a, std::size_t cases, double seconds) {
   CaseReport r{.name = c.name, .input = c.input, .output = c.output, .error = {}, .volumes = {}, .warnings = {}};
   const double start = os::wall_seconds();
-  const Volume scan = read_volume(c.input);
-  const Segmentation s = segment(ctx, segmenter, scan, {.conformed = a.conformed, .confidence = !a.confidence.empty(), .max_bytes = bytes_of(a.max_memory), .head_only = a.head_only, .progress = progress});
-  const Lut lut = segmenter.lut();
   write_labels(s, c.output, lut);
-  if (!a.confidence.empty()) {
-    const std::string path = beside(a.confidence, c, cases, "_conf.nii.gz");
+  const auto write_map = [&](const std::string& given, const char* suffix, const Volume& map, const char* description) {
+    const std::string path = beside(given, c, cases, suffix);
     make_parent(path);
-    write_volume(path, *s.confidence, {.type = Number::f32, .labels = false, .description = "softmax probability of the label", .gzip_level = 1});
-  }
+    write_volume(path, map, {.type = Number::f32, .labels = false, .description = description, .gzip_level = 1});
+  };
+  if (s.confidence) write_map(a.confidence, "_conf.nii.gz", *s.confidence, "softmax probability of the label");
+  if (s.entropy) write_map(a.entropy, "_entropy.nii.gz", *s.entropy, "entropy of the softmax probabilities, nats");
   if (!a.qc.empty()) {
     const std::string path = beside(a.qc, c, cases, "_qc.png");
     make_parent(path);
@@ -70,9 +73,78 @@ CaseReport run_case(Context& ctx, Segmenter& segmenter, const Case& c, const Arg
   }
   r.volumes = label_volumes(s.labels);
   for (const Warning& w : s.warnings) r.warnings.push_back(w.text);
-  r.network_seconds = s.network_seconds, r.total_seconds = os::wall_seconds() - start;
+  r.network_seconds = s.network_seconds, r.total_seconds = seconds + os::wall_seconds() - start;
   return r;
 }
+
+// All cases: while one is segmented, the next is read and the one before is written, unless memory is limited: then one after the other.
+class Pipeline {
+ public:
+  Pipeline(Context& ctx, Segmenter& segmenter, const std::vector<Case>& cases, const Arguments& a)
+      : ctx_(ctx), segmenter_(segmenter), cases_(cases), a_(a), lut_(segmenter.lut()), how_(a.max_memory.empty() ? std::launch::async : std::launch::deferred), bar_(a.quiet) {}
+
+  void run() {
+    std::future<Volume> scan;
+    for (std::size_t i = 0; i < cases_.size(); ++i) {
+      try {
+        const double start = os::wall_seconds();
+        const Volume now = (scan.valid() ? std::move(scan) : read(i)).get();
+        if (i + 1 < cases_.size()) scan = read(i + 1);
+        SegmentOptions o{.conformed = a_.conformed, .confidence = !a_.confidence.empty(), .entropy = !a_.entropy.empty(), .precision = precision_of(a_), .max_bytes = bytes_of(a_.max_memory),
+                         .head_only = a_.head_only, .progress = {}};
+        o.progress = [&](double done) { bar_.draw((static_cast<double>(i) + done) / static_cast<double>(cases_.size()), cases_[i].name); };
+        Segmentation s = segment(ctx_, segmenter_, now, o);
+        collect();
+        writing_ = i;
+        written_ = std::async(how_, [this, i, seconds = os::wall_seconds() - start, s = std::move(s)] { return write_case(s, lut_, cases_[i], a_, cases_.size(), seconds); });
+        if (how_ == std::launch::deferred) collect();
+      } catch (const std::exception& e) {  // one bad case never stops the rest
+        if (!scan.valid() && i + 1 < cases_.size()) scan = read(i + 1);
+        collect();
+        failed(i, e.what());
+      }
+    }
+    collect();
+  }
+  const std::vector<CaseReport>& reports() const { return reports_; }
+  std::size_t failures() const { return failures_; }
+
+ private:
+  std::future<Volume> read(std::size_t i) {
+    return std::async(how_, [path = cases_[i].input] { return read_volume(path); });
+  }
+  // Waits for the case that is being written, if there is one.
+  void collect() {
+    if (!written_.valid()) return;
+    try {
+      reports_.push_back(written_.get());
+    } catch (const std::exception& e) {
+      return failed(writing_, e.what());
+    }
+    if (a_.quiet) return;
+    bar_.clear();
+    const CaseReport& r = reports_.back();
+    for (const std::string& w : r.warnings) std::fprintf(stderr, "%s: warning: %s\n", r.input.c_str(), w.c_str());
+    std::fprintf(stderr, "%s -> %s (%zu labels, network %.1f s, in all %.1f s)\n", r.input.c_str(), r.output.c_str(), r.volumes.size(), r.network_seconds, r.total_seconds);
+  }
+  void failed(std::size_t i, const char* why) {
+    bar_.clear();
+    std::fprintf(stderr, "seginfer: %s\n", why);
+    reports_.push_back({.name = cases_[i].name, .input = cases_[i].input, .output = cases_[i].output, .error = why, .volumes = {}, .warnings = {}});
+    ++failures_;
+  }
+
+  Context& ctx_;
+  Segmenter& segmenter_;
+  const std::vector<Case>& cases_;
+  const Arguments& a_;
+  const Lut lut_;
+  std::launch how_;
+  ProgressBar bar_;
+  std::vector<CaseReport> reports_;  // in the order of the cases
+  std::size_t failures_ = 0, writing_ = 0;
+  std::future<CaseReport> written_;  // of case `writing_`; waited for before the rest is torn down
+};
 
 int seginfer(Arguments a) {
   if (a.threads > 0) set_threads(a.threads);
@@ -92,36 +164,20 @@ int seginfer(Arguments a) {
     for (const Case& c : cases) {
       const Shape shape = network_input(segmenter, read_volume(c.input));
       PredictOptions p = predict_options(segmenter.recipe);
-      p.confidence = !a.confidence.empty(), p.max_bytes = bytes_of(a.max_memory);
+      p.confidence = !a.confidence.empty(), p.entropy = !a.entropy.empty(), p.max_bytes = bytes_of(a.max_memory);
       if (a.plan) std::printf("%s", predict_table(segmenter.net.graph, shape, p, ctx.convolution).c_str());
       std::printf("%s -> %s: network input %s, %.2f GiB at the peak\n", c.input.c_str(), c.output.c_str(), to_string(shape).c_str(),
                   static_cast<double>(predict_bytes(segmenter.net.graph, shape, p, ctx.convolution)) / 1073741824.0);
     }
     return 0;
   }
-  ProgressBar bar(a.quiet);
-  std::vector<CaseReport> reports;
-  int failed = 0;
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    try {
-      reports.push_back(run_case(ctx, segmenter, cases[i], a, cases.size(), [&](double done) {
-        bar.draw((static_cast<double>(i) + done) / static_cast<double>(cases.size()), cases[i].name);
-      }));
-      bar.clear();
-      const CaseReport& r = reports.back();
-      for (const std::string& w : a.quiet ? std::vector<std::string>{} : r.warnings) std::fprintf(stderr, "%s: warning: %s\n", r.input.c_str(), w.c_str());
-      if (!a.quiet) std::fprintf(stderr, "%s -> %s (%zu labels, network %.1f s, in all %.1f s)\n", r.input.c_str(), r.output.c_str(), r.volumes.size(), r.network_seconds, r.total_seconds);
-    } catch (const std::exception& e) {  // one bad case never stops the rest
-      bar.clear();
-      std::fprintf(stderr, "seginfer: %s\n", e.what());
-      reports.push_back({.name = cases[i].name, .input = cases[i].input, .output = cases[i].output, .error = e.what(), .volumes = {}, .warnings = {}});
-      ++failed;
-    }
-  }
+  Pipeline pipeline(ctx, segmenter, cases, a);
+  pipeline.run();
+  const std::vector<CaseReport>& reports = pipeline.reports();
   if (!a.volumes.empty()) make_parent(a.volumes), os::write_file_atomic(a.volumes, volumes_csv(reports, segmenter.lut()));
   if (!a.report.empty()) make_parent(a.report), os::write_file_atomic(a.report, report_json(reports, segmenter, to_string(device)));
-  if (!a.quiet) std::fprintf(stderr, "%zu of %zu done; research use, not a medical device\n", reports.size() - static_cast<std::size_t>(failed), reports.size());
-  return failed ? 1 : 0;
+  if (!a.quiet) std::fprintf(stderr, "%zu of %zu done; research use, not a medical device\n", reports.size() - pipeline.failures(), reports.size());
+  return pipeline.failures() ? 1 : 0;
 }
 
 }  // namespace
@@ -137,10 +193,12 @@ int main(int argc, char** argv) {
   app.add_option("-t,--threads", a.threads, "threads of the cpu device (default: all)")->check(CLI::NonNegativeNumber);
   app.add_option("--vol", a.volumes, "CSV of volumes in mm^3, one row a scan");
   app.add_option("--conf", a.confidence, "confidence map (several scans: a folder)");
+  app.add_option("--entropy", a.entropy, "map of the entropy of all classes' probabilities, in nats: 0 is certain (several scans: a folder)");
   app.add_option("--qc", a.qc, "picture for quality control, PNG (several scans: a folder). It can show a face");
   app.add_option("--report", a.report, "the run as JSON");
   app.add_option("--max-mem", a.max_memory, "memory to stay within, e.g. 4G: slower plans are taken, what fits by none is refused");
   app.add_flag("--head-only", a.head_only, "labels only where the scan differs from its background; saves most of the work where the background is one value");
+  app.add_option("--precision", a.precision, "of activations on a GPU (and sim): fp32, bf16, fp16")->check(CLI::IsMember({"fp32", "bf16", "fp16"}))->capture_default_str();
   app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
   app.add_option("--volume", a.volume, "of a 4-D scan: this volume, from 0 (the same as -i FILE,N)")->check(CLI::NonNegativeNumber);
   app.add_option("--series", a.series, "of a DICOM folder or zip with several: this series, from 0 (the same as -i FOLDER,series=N)")->check(CLI::NonNegativeNumber);

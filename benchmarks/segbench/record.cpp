@@ -18,6 +18,7 @@
 #include "kernels/pixel_shuffle.h"
 #include "kernels/pool.h"
 #include "kernels/upsample.h"
+#include "kernels/window.h"
 #include "layers/attributes.h"
 #include "tensor/parallel.h"
 #include "tensor/random.h"
@@ -152,9 +153,9 @@ class StandIns {
 
 #define VG_EACH_KERNEL(X)                                                                                                                       \
   X(conv_forward) X(conv_backward_data) X(conv_backward_weight) X(channel_sum) X(activation_forward) X(activation_backward) X(fill) X(add)      \
-  X(accumulate) X(copy_channels) X(dice_ce_forward) X(dice_ce_backward) X(softmax) X(argmax) X(norm_statistics) X(norm_apply) X(norm_backward) \
+  X(accumulate) X(copy_channels) X(dice_ce_forward) X(dice_ce_backward) X(softmax) X(decide) X(norm_statistics) X(norm_apply) X(norm_backward) \
   X(norm_update_running) X(norm_rstd) X(adam_step) X(sgd_step) X(sum_squares) X(clip_scale) X(maxpool_forward) X(maxpool_backward)             \
-  X(cast) X(loss_scale_step) X(upsample_forward) X(upsample_backward) X(pixel_shuffle_forward) X(pixel_shuffle_backward) X(blur_forward) X(blur_backward)
+  X(cast) X(cut_window) X(blend_window) X(loss_scale_step) X(upsample_forward) X(upsample_backward) X(pixel_shuffle_forward) X(pixel_shuffle_backward) X(blur_forward) X(blur_backward)
 
 #define VG_NAME(NAME) constexpr char k_##NAME[] = #NAME;
 VG_EACH_KERNEL(VG_NAME)

@@ -10,6 +10,7 @@
 #include "kernels/pool.h"
 #include "kernels/sim/hooks/hooks.h"
 #include "kernels/upsample.h"
+#include "kernels/window.h"
 #include "tests/kernels/harness.h"
 
 namespace vg::test {
@@ -69,7 +70,8 @@ TEST_F(Virtual, NormAndSoftmax) {
     last(x) = 6.0f;
     norm_apply(exec(), y, x, mean, rstd, Tensor(), Tensor(), NormParams{});
     EXPECT_EQ(last(y), 3.0f);
-    argmax(exec(), labels, x);
+    Tensor none;
+    decide(exec(), labels, none, none, x, Tensor(), DecideParams{});
     EXPECT_EQ(labels.data<std::uint8_t>()[labels.elements() - 1], c - 1);
     softmax(exec(), y, x);
     EXPECT_NEAR(last(y), std::exp(6.0) / (std::exp(6.0) + static_cast<double>(c - 1)), 1e-5);

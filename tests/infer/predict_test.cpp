@@ -174,6 +174,49 @@ TEST(Predict, APointwiseNetworkDoesNotSeeWindows) {
       }
 }
 
+// On another device the image is cut, blended and decided there: padded whole images, windows beyond the image, planes several at a time.
+TEST(Predict, TheSameOnEveryDevice) {
+  struct Run {
+    Shape image;
+    Extents window;
+    std::int64_t divisor;
+  };
+  for (const Run& r : {Run{{1, 7, 9, 11, 2}, {0, 0, 0}, 1}, Run{{2, 7, 9, 11, 2}, {0, 0, 0}, 4}, Run{{2, 7, 9, 11, 2}, {4, 5, 11}, 1}, Run{{1, 3, 9, 11, 2}, {4, 4, 4}, 4},
+                       Run{{3, 1, 9, 11, 2}, {1, 4, 99}, 1}})
+    for (const bool scores : {false, true}) {
+      SCOPED_TRACE(fmt::format("{}, {} {} {}, {}", to_string(r.image), r.window[0], r.window[1], r.window[2], scores));
+      const std::vector<int> kernel = {r.image.d() == 1 ? 1 : 3, 3, 3};
+      const Tensor image = noise(r.image, 3);
+      PredictOptions o = windows(r.window, 0.5, true);
+      o.confidence = o.entropy = scores;
+      std::fill_n(o.divisor, 3, r.divisor);
+      std::vector<Prediction> p;
+      for (const Device d : {kCpu, kSim}) {
+        Context ctx(d);
+        Network net = random_network(2, 4, kernel, d);
+        p.push_back(predict(ctx, net, image, o));
+      }
+      EXPECT_EQ(labels_of(p[0]), labels_of(p[1]));
+      ASSERT_EQ(p[0].entropy.defined(), scores);
+      if (!scores) continue;
+      for (std::int64_t i = 0; i < p[0].entropy.elements(); ++i) {
+        ASSERT_NEAR(p[0].confidence.data<float>()[i], p[1].confidence.data<float>()[i], 1e-5f);
+        ASSERT_NEAR(p[0].entropy.data<float>()[i], p[1].entropy.data<float>()[i], 1e-5f);
+        ASSERT_LE(p[0].entropy.data<float>()[i], std::log(4.0f) + 1e-6f);
+      }
+      o.precision = DType::bf16;  // activations of 8 bits: other probabilities, but not far away
+      Context sim(kSim), cpu(kCpu);
+      Network net = random_network(2, 4, kernel, kSim), on_cpu = random_network(2, 4);
+      const Prediction half = predict(sim, net, image, o);
+      double difference = 0.0;
+      for (std::int64_t i = 0; i < half.entropy.elements(); ++i)
+        difference = std::max(difference, static_cast<double>(std::abs(half.confidence.data<float>()[i] - p[1].confidence.data<float>()[i])));
+      EXPECT_GT(difference, 1e-5);
+      EXPECT_LT(difference, 3e-2);
+      EXPECT_THROW(predict(cpu, on_cpu, image, o), Error);
+    }
+}
+
 // A network that sees neighbours sees the windows' borders: the weights of overlapping windows decide.
 TEST(Predict, OverlappingWindowsAreWeighedAsTheReferenceDoes) {
   Context ctx(kCpu);

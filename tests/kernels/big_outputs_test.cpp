@@ -5,6 +5,7 @@
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/pixel_shuffle.h"
+#include "kernels/window.h"
 #include "tests/kernels/harness.h"
 
 namespace vg::test {
@@ -120,7 +121,8 @@ TEST_F(BigOutputs, Loss) {
     bits.same(run, in_place), bits.same(run, y);
     Tensor labels = run.blank(label_shape, DType::u8), result = run.blank({4}), sums = run.blank({1, kShape.c(), 3}),
            added = copy_to(*zero, kCpu);
-    argmax(run.exec(), labels, *x);
+    Tensor none;
+    decide(run.exec(), labels, none, none, *x, Tensor(), DecideParams{});
     dice_ce_forward(run.exec(), result, sums, *x, labels, DiceCeParams{});
     dice_ce_backward(run.exec(), Grad{y, 0}, *x, labels, sums, result, run.put({1.0f}), DiceCeParams{});
     dice_ce_backward(run.exec(), Grad{added, 1}, *x, labels, sums, result, run.put({1.0f}), DiceCeParams{});

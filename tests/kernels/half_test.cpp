@@ -12,6 +12,7 @@
 #include "kernels/pixel_shuffle.h"
 #include "kernels/pool.h"
 #include "kernels/upsample.h"
+#include "kernels/window.h"
 #include "tests/kernels/harness.h"
 
 namespace vg::test {
@@ -140,14 +141,16 @@ TEST(Half, Loss) {
       dice_ce_forward(run.exec(), result, sums, logits, labels, DiceCeParams{});
       dice_ce_backward(run.exec(), Grad{dlogits, 1.0f}, logits, labels, sums, result, run.put({1024.0f}), DiceCeParams{});
       softmax(run.exec(), probabilities, logits);
-      argmax(run.exec(), best, logits);
+      Tensor none, blended = run.put(normals(s.elements() / s.n(), 8), {1, s.d(), s.h(), s.w(), s.c()});
+      decide(run.exec(), best, none, none, logits, Tensor(), DecideParams{});
+      blend_window(run.exec(), blended, logits.range(0, blended.shape()), run.put(uniforms(s.d() + s.h() + s.w(), 9)), BlendParams{{0, 0, 0}, s.d()});
       synchronize(run.device);
       std::vector<float> found;
       if (label_type == DType::u8)
         for (std::uint8_t c : to_host<std::uint8_t>(best)) found.push_back(static_cast<float>(c));
       else
         for (std::int32_t c : to_host<std::int32_t>(best)) found.push_back(static_cast<float>(c));
-      return std::vector<Tensor>{result, sums, dlogits, probabilities, run.put(found)};
+      return std::vector<Tensor>{result, sums, dlogits, probabilities, run.put(found), blended};
     });
 }
 

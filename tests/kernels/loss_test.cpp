@@ -1,5 +1,5 @@
-// The fused loss against its definition in double precision: value, class sums, gradient by finite differences; softmax and argmax. Golden
-// values from PyTorch and MONAI: loss_golden.py.
+// The fused loss against its definition in double precision: value, class sums, gradient by finite differences; softmax. Golden values
+// from PyTorch and MONAI: loss_golden.py.
 #include "kernels/loss.h"
 
 #include <cmath>
@@ -14,7 +14,6 @@ namespace {
 VG_COVERS(dice_ce_forward);
 VG_COVERS(dice_ce_backward);
 VG_COVERS(softmax);
-VG_COVERS(argmax);
 
 struct Case {
   Shape x;
@@ -239,32 +238,6 @@ TEST(Softmax, OfOddShapesAndExtremes) {
       bits.same(run, in_place);
     }
   }
-}
-
-TEST(Argmax, FirstOfTheLargest) {
-  for (const Case& c : kCases)
-    for (bool ties : {false, true}) {
-      SCOPED_TRACE(to_string(c.x) + (ties ? " ties" : ""));
-      std::vector<float> x = normals(c.x.elements(), 11, -5, 2);  // mostly negative: zeros beyond the last class must not win
-      if (ties)
-        for (float& v : x) v = std::round(v);
-      std::vector<double> want;
-      for (auto v = x.begin(); v != x.end(); v += c.x.c()) want.push_back(static_cast<double>(std::max_element(v, v + c.x.c()) - v));
-      for (DType type : {DType::u8, DType::i32}) {
-        if (type == DType::u8 && c.x.c() > 256) continue;
-        for (const KernelRun& run : runs_of(argmax)) {
-          SCOPED_TRACE(run.name);
-          Tensor labels = run.blank(label_shape(c.x), type);
-          argmax(run.exec(), labels, run.put(x, c.x));
-          std::vector<float> got;
-          if (type == DType::u8)
-            for (std::uint8_t l : to_host<std::uint8_t>(labels)) got.push_back(l);
-          else
-            for (std::int32_t l : to_host<std::int32_t>(labels)) got.push_back(static_cast<float>(l));
-          expect_close(got, want, {.relative = 0, .trivial = true});
-        }
-      }
-    }
 }
 
 }  // namespace

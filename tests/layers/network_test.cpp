@@ -60,6 +60,10 @@ TEST(Network, ErrorsNameTheNode) {
        "stride"},
       {refusal([](Nodes n) { n[0]["attributes"]["channels"] = 0; }), "channels"},
       {refusal([](Nodes n) { n[0]["attributes"]["channels"] = "many"; }), "channels"},
+      {refusal([](Nodes n) { n[0]["attributes"]["channels"] = 2.5; }), "wanted a whole number"},
+      {refusal([](Nodes n) { n[0]["attributes"]["channels"] = 2e120; }), "wanted a whole number"},
+      {refusal([](Nodes n) { n[0]["attributes"]["init_a"] = 2e120; }), "init_a"},
+      {refusal([](Nodes n) { n[0]["attributes"]["activation"] = {{"kind", "elu"}, {"alpha", 2e120}}; }), "alpha"},
       {refusal([](Nodes n) { n[0]["attributes"]["activation"] = "prelu"; }), "prelu"},
       {refusal([](Nodes n) {
          n[0]["attributes"]["pad"] = {-1, 0, 0};

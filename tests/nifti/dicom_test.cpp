@@ -224,6 +224,12 @@ TEST_F(Dicom, EnhancedMultiFrame) {
     frames[n].sequence(0x20, 0x9113, {DicomFile().put(0x20, 0x32, "DS", std::to_string(8 - 4 * n) + "\\5\\6")});
     frames[n].sequence(0x28, 0x9145, {DicomFile().put(0x28, 0x1052, "DS", "0").put(0x28, 0x1053, "DS", n == 0 ? "10" : "1")});
   }
+  DicomFile two = f;  // says three frames
+  DicomFile placed = shared;
+  placed.sequence(0x20, 0x9113, {DicomFile().put(0x20, 0x32, "DS", "0\\0\\0")});
+  two.sequence(0x5200, 0x9229, {placed}).sequence(0x5200, 0x9230, {frames[0], frames[2]}).put(0x7fe0, 0x10, "OW", DicomSlice::counted(36, 0));
+  two.write(in() + "/two.dcm");
+  refused(ErrorCode::bad_file, {"two.dcm", "(0028,0008) NumberOfFrames = \"3\" (wanted the 2 that (5200,9230) describes)"}, in() + "/two.dcm");
   f.sequence(0x5200, 0x9229, {shared}).sequence(0x5200, 0x9230, {frames[0], frames[1], frames[2]});
   DicomFile whole = f;
   whole.put(0x7fe0, 0x10, "OW", DicomSlice::counted(36, 0));

@@ -229,7 +229,9 @@ TEST(LutForms, EveryFormIsReadBackAsItWasWritten) {
   }
   lut.entries[9] = {"tab\tand \"quotes\"", {1, 2, 3}, 0};
   EXPECT_EQ(parse_lut(to_text(lut, LutForm::bids), "x").name(9), "tab_and \"quotes\"");
-  EXPECT_EQ(parse_lut(to_text(lut, LutForm::itk_snap), "x").name(9), "tab\tand _quotes_");
+  EXPECT_EQ(parse_lut(to_text(lut, LutForm::itk_snap), "x").name(9), "tab_and _quotes_");
+  lut.entries[9] = {"\v", {1, 2, 3}, 4};  // a blank to readers: without a name the colour would take its place
+  for (const LutForm form : {LutForm::freesurfer, LutForm::slicer}) EXPECT_EQ(parse_lut(to_text(lut, form), "x").colour(9), (Colour{1, 2, 3}));
   EXPECT_NE(to_text(lut, LutForm::slicer).find("# Color table file\n"), std::string::npos);
 }
 
