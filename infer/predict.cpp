@@ -37,7 +37,26 @@ class Output {
   // Decides `part` (count, planes, H, W, 1), which begins at plane z of sample n, where the scores are. More than one sample: all planes of them.
   // totals: kernels/window.h.
   void decide(std::int64_t n, std::int64_t z, const Shape& part, const Tensor& scores, const Tensor& totals, const DecideParams& p) {
-    const std::int64_t offset = (n * shape_.d() + z) * shape_.h() * shape_.w();
+    decide_at((n * shape_.d() + z) * shape_.h() * shape_.w(), part, scores, totals, p);
+  }
+
+  // One plane of sample n: of every row y only the part rows[y] has scores, the rest becomes 0. scores: (H, W, C), on the cpu.
+  void plane_in_part(std::int64_t n, std::int64_t z, const float* scores, const cpu::RowSpan* rows) {
+    const std::int64_t H = shape_.h(), W = shape_.w(), at = (n * shape_.d() + z) * H * W;
+    clear(at, H * W);
+    for (std::int64_t y = 0; y < H; ++y) {
+      const std::int64_t count = rows[y].end - rows[y].begin, from = y * W + rows[y].begin;
+      if (rows[y].empty()) continue;
+      decide_at(at + from, {1, 1, 1, count, 1}, wrap(const_cast<float*>(scores) + from * classes_, {1, 1, 1, count, classes_}, DType::f32), Tensor(), DecideParams{});
+    }
+  }
+  // No label anywhere in sample n.
+  void clear(std::int64_t n) { clear(n * shape_.voxels(), shape_.voxels()); }
+  Prediction take() { return std::move(p_); }
+
+ private:
+  // Decides `part`, whose first voxel is voxel `offset` of all samples.
+  void decide_at(std::int64_t offset, const Shape& part, const Tensor& scores, const Tensor& totals, const DecideParams& p) {
     const Device where = scores.device();
     Tensor to[3], there[3];
     Tensor* const all[3] = {&p_.labels, &p_.confidence, &p_.entropy};
@@ -52,27 +71,6 @@ class Output {
     for (int i = 0; i < 3; ++i)
       if (to[i].defined() && where != kCpu) copy(to[i], there[i]);
   }
-
-  // One plane of sample n: of every row y only the part rows[y] has scores, the rest becomes 0. scores: (H, W, C), on the cpu.
-  void plane_in_part(std::int64_t n, std::int64_t z, const float* scores, const cpu::RowSpan* rows) {
-    const std::int64_t H = shape_.h(), W = shape_.w(), at = (n * shape_.d() + z) * H * W;
-    clear(at, H * W);
-    for (std::int64_t y = 0; y < H; ++y) {
-      const std::int64_t count = rows[y].end - rows[y].begin, from = y * W + rows[y].begin;
-      if (count <= 0) continue;
-      const Shape part = {1, 1, 1, count, 1};
-      Tensor views[3];
-      Tensor* const all[3] = {&p_.labels, &p_.confidence, &p_.entropy};
-      for (int i = 0; i < 3; ++i)
-        if (all[i]->defined()) views[i] = all[i]->range(at + from, part);
-      vg::decide(ctx_.exec(), views[0], views[1], views[2], wrap(const_cast<float*>(scores) + from * classes_, {1, 1, 1, count, classes_}, DType::f32), Tensor(), DecideParams{});
-    }
-  }
-  // No label anywhere in sample n.
-  void clear(std::int64_t n) { clear(n * shape_.voxels(), shape_.voxels()); }
-  Prediction take() { return std::move(p_); }
-
- private:
   void clear(std::int64_t first, std::int64_t voxels) {
     for (Tensor* t : {&p_.labels, &p_.confidence, &p_.entropy})
       if (t->defined()) std::memset(static_cast<std::byte*>(t->raw()) + static_cast<std::size_t>(first) * size_of(t->dtype()), 0, static_cast<std::size_t>(voxels) * size_of(t->dtype()));
@@ -107,41 +105,29 @@ std::vector<float> axis_total(const std::vector<std::int64_t>& starts, std::int6
   return total;
 }
 
-// The network on inputs of one shape, again and again. On a GPU the second run is recorded, and from then on a run is one call to the driver.
-class Repeated {
+// The network on inputs of one shape, again and again (tensor/recording.h).
+class RepeatedNetwork {
  public:
-  Repeated(Context& ctx, Network& net, const Shape& input, DType precision) : ctx_(ctx), net_(net), precision_(precision), recording_(ctx.device), input_(input, DType::f32, ctx.device) {}
+  RepeatedNetwork(Context& ctx, Network& net, const Shape& input)
+      : ctx_(ctx), net_(net), work_(ctx.device, [this] { scores_ = scores_of(input_); }), input_(input, DType::f32, ctx.device) {}
   // Where an input may be prepared.
   Tensor& input() { return input_; }
 
   // Scores of an input on the context's device or in host memory, on the input's grid. Valid until the next run.
   const Tensor& run(const Tensor& x) {
     if (ctx_.device.on_host() || !(x.shape() == input_.shape())) {
-      scores_ = Tensor();
-      scores_ = scores_of(on_device(x, ctx_.device));
-      return scores_;
+      others_ = Tensor();
+      return others_ = scores_of(on_device(x, ctx_.device));
     }
+    if (!work_.replays()) scores_ = Tensor();
     if (x.raw() != input_.raw()) copy(input_, x);
-    if (!recording_.recorded()) {
-      scores_ = Tensor();
-      if (!std::exchange(tried_, true)) return scores_ = scores_of(input_);
-      recording_.record([this] { scores_ = scores_of(input_); });
-    }
-    recording_.replay();
+    work_.run();
     return scores_;
   }
 
  private:
   Tensor scores_of(const Tensor& x) {
-    const DType before = std::exchange(ctx_.precision, precision_);
-    Tensor scores;
-    try {
-      scores = vg::run(ctx_, net_, Value{x}).at(0).data;  // the input is shared: a network never writes into it
-    } catch (...) {
-      ctx_.precision = before;
-      throw;
-    }
-    ctx_.precision = before;
+    Tensor scores = vg::run(ctx_, net_, Value{x}).at(0).data;  // the input is shared: a network never writes into it
     const Shape &in = x.shape(), &out = scores.shape();
     require(out.n() == in.n() && out.d() == in.d() && out.h() == in.h() && out.w() == in.w(), "predict: the network makes {} of {}: not a score for each voxel",
             to_string(out), to_string(in));
@@ -150,10 +136,8 @@ class Repeated {
 
   Context& ctx_;
   Network& net_;
-  DType precision_;
-  Recording recording_;  // dies after the tensors that it made
-  bool tried_ = false;
-  Tensor input_, scores_;
+  Repeated work_;  // dies after the tensors that it made
+  Tensor input_, scores_, others_;  // scores_: of input_, written by replays; others_: of other inputs
 };
 
 // So many samples go through the network together that it has enough to do, but memory stays that of about a million voxels.
@@ -168,7 +152,7 @@ void whole_image(Context& ctx, Network& net, const Tensor& image, const Extents&
   for (std::size_t a = 0; a < 3; ++a) inside.from[a] = (padded[a] - s[static_cast<int>(a) + 1]) / 2, place.start[a] = -inside.from[a];
   const bool fits = padded == Extents{s.d(), s.h(), s.w()};
   const std::int64_t group = group_size(s, padded);
-  Repeated network(ctx, net, {group, padded[0], padded[1], padded[2], s.c()}, o.precision);
+  RepeatedNetwork network(ctx, net, {group, padded[0], padded[1], padded[2], s.c()});
   for (std::int64_t n = 0; n < s.n(); n += group) {
     const std::int64_t count = std::min(group, s.n() - n);
     Tensor input = image.range(n * s.voxels() * s.c(), {count, s.d(), s.h(), s.w(), s.c()});
@@ -225,7 +209,7 @@ void sliding_window(Context& ctx, Network& net, const Tensor& image, const Exten
     if (planes > 0) fill(ex, part, FillParams{0.0f});
   };
   const Tensor weights = from_host(weight, {static_cast<std::int64_t>(weight.size())}, ex.device);
-  Repeated network(ctx, net, {1, window[0], window[1], window[2], s.c()}, o.precision);
+  RepeatedNetwork network(ctx, net, {1, window[0], window[1], window[2], s.c()});
   const double total = static_cast<double>(s.n()) * static_cast<double>(starts[0].size() * starts[1].size() * starts[2].size());
   double done = 0.0;
   for (std::int64_t n = 0; n < s.n(); ++n) {
@@ -345,6 +329,11 @@ Prediction predict(Context& ctx, Network& net, const Tensor& image, const Predic
   const Extents window = window_of(net.graph, s, options, slides);
   if (options.precision != DType::f32 && ctx.device == kCpu)
     fail(ErrorCode::unsupported, "predict: precision {} is computed on a GPU (and on sim), the cpu computes fp32", name_of(options.precision));
+  const struct Restore {  // what others set in the context
+    Context& ctx;
+    DType precision;
+    ~Restore() { ctx.precision = precision; }
+  } restore{ctx, std::exchange(ctx.precision, options.precision)};
   Output out(ctx, s, classes, options);
   if (slides)
     sliding_window(ctx, net, image, window, classes, out, options);

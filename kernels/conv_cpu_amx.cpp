@@ -23,6 +23,7 @@ namespace {
 
 #define VG_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 #define VG_AMX __attribute__((noinline, target("avx512f,amx-tile,amx-bf16")))
+#define VG_AMX_INLINE __attribute__((always_inline, target("avx512f,amx-tile,amx-bf16"))) inline
 // Tile instructions touch memory behind the compiler's back.
 #define VG_MEMORY() __asm__ volatile("" ::: "memory")
 
@@ -292,7 +293,8 @@ VG_AVX512 void turn_voxels(char* to, const float* const* at, int64_t first, int6
   for (int k = 0; k < 16; ++k) _mm512_storeu_si512(to + kTileBytes + 64 * k, turned[k]);
 }
 
-VG_AMX void sums(const char* const* a, const char* const* b, int64_t low, int64_t steps, bool fresh, float* const* out) {
+// The four sums of a weight gradient, in tiles 0 to 3.
+VG_AMX_INLINE void begin_sums(bool fresh, float* const* out) {
   VG_MEMORY();
   if (fresh) {
     _tile_zero(0);
@@ -305,6 +307,17 @@ VG_AMX void sums(const char* const* a, const char* const* b, int64_t low, int64_
     _tile_loadd(2, out[2], 64);
     _tile_loadd(3, out[3], 64);
   }
+}
+VG_AMX_INLINE void end_sums(float* const* out) {
+  _tile_stored(0, out[0], 64);
+  _tile_stored(1, out[1], 64);
+  _tile_stored(2, out[2], 64);
+  _tile_stored(3, out[3], 64);
+  VG_MEMORY();
+}
+
+VG_AMX void sums(const char* const* a, const char* const* b, int64_t low, int64_t steps, bool fresh, float* const* out) {
+  begin_sums(fresh, out);
   const char *a0 = a[0], *a1 = a[1], *b0 = b[0], *b1 = b[1];
   for (int64_t k = 0; k < steps; ++k) {
     _tile_loadd(6, b0, 64);
@@ -331,26 +344,11 @@ VG_AMX void sums(const char* const* a, const char* const* b, int64_t low, int64_
     _tile_dpbf16ps(3, 5, 7);
     a0 += 2 * kTileBytes, a1 += 2 * kTileBytes, b0 += kTileBytes, b1 += kTileBytes;
   }
-  _tile_stored(0, out[0], 64);
-  _tile_stored(1, out[1], 64);
-  _tile_stored(2, out[2], 64);
-  _tile_stored(3, out[3], 64);
-  VG_MEMORY();
+  end_sums(out);
 }
 
 VG_AMX void sums_tall(const char* const* a, const char* const* b, int64_t low, int64_t steps, bool fresh, float* const* out) {
-  VG_MEMORY();
-  if (fresh) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  } else {
-    _tile_loadd(0, out[0], 64);
-    _tile_loadd(1, out[1], 64);
-    _tile_loadd(2, out[2], 64);
-    _tile_loadd(3, out[3], 64);
-  }
+  begin_sums(fresh, out);
   const char *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *b0 = b[0];
   for (int64_t k = 0; k < steps; ++k) {
     _tile_loadd(6, b0, 64);
@@ -377,26 +375,11 @@ VG_AMX void sums_tall(const char* const* a, const char* const* b, int64_t low, i
     _tile_dpbf16ps(3, 5, 6);
     a0 += 2 * kTileBytes, a1 += 2 * kTileBytes, a2 += 2 * kTileBytes, a3 += 2 * kTileBytes, b0 += kTileBytes;
   }
-  _tile_stored(0, out[0], 64);
-  _tile_stored(1, out[1], 64);
-  _tile_stored(2, out[2], 64);
-  _tile_stored(3, out[3], 64);
-  VG_MEMORY();
+  end_sums(out);
 }
 
 VG_AMX void sums_wide(const char* const* a, const char* const* b, int64_t low, int64_t steps, bool fresh, float* const* out) {
-  VG_MEMORY();
-  if (fresh) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  } else {
-    _tile_loadd(0, out[0], 64);
-    _tile_loadd(1, out[1], 64);
-    _tile_loadd(2, out[2], 64);
-    _tile_loadd(3, out[3], 64);
-  }
+  begin_sums(fresh, out);
   const char *a0 = a[0], *b0 = b[0], *b1 = b[1], *b2 = b[2], *b3 = b[3];
   for (int64_t k = 0; k < steps; ++k) {
     _tile_loadd(4, a0, 64);
@@ -423,11 +406,7 @@ VG_AMX void sums_wide(const char* const* a, const char* const* b, int64_t low, i
     _tile_dpbf16ps(3, 4, 7);
     a0 += 2 * kTileBytes, b0 += kTileBytes, b1 += kTileBytes, b2 += kTileBytes, b3 += kTileBytes;
   }
-  _tile_stored(0, out[0], 64);
-  _tile_stored(1, out[1], 64);
-  _tile_stored(2, out[2], 64);
-  _tile_stored(3, out[3], 64);
-  VG_MEMORY();
+  end_sums(out);
 }
 
 }  // namespace

@@ -50,4 +50,18 @@ void Recording::replay() const {
     work_();
 }
 
+void Repeated::run() {
+  if (device_.on_host() || (!recording_ && !called_)) {
+    work_();
+    called_ = true;
+    return;
+  }
+  if (!recording_) {
+    auto made = std::make_unique<Recording>(device_);
+    made->record(work_);
+    recording_ = std::move(made);
+  }
+  recording_->replay();
+}
+
 }  // namespace vg

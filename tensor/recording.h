@@ -11,6 +11,8 @@
 // replay calls `work` again.
 #pragma once
 #include <functional>
+#include <memory>
+#include <utility>
 
 #include "tensor/device.h"
 
@@ -31,6 +33,25 @@ class Recording {
   Device device_;
   void* graph_ = nullptr;
   std::function<void()> work_;
+};
+
+// The same work again and again, as cheaply as the device can: on a GPU the first run is called, the second recorded, and from then on replayed. On cpu and
+// sim every run is a call.
+class Repeated {
+ public:
+  Repeated(Device d, std::function<void()> work) : device_(d), work_(std::move(work)) {}
+  void run();
+  bool replays() const { return recording_ != nullptr; }
+  // Gives back the memory that a recording keeps; the next run makes another.
+  void give_memory_back() { recording_.reset(); }
+  // For work whose tensors have other shapes from now on.
+  void start_over() { recording_.reset(), called_ = false; }
+
+ private:
+  Device device_;
+  std::function<void()> work_;
+  bool called_ = false;  // scratch memory and plans are there then
+  std::unique_ptr<Recording> recording_;
 };
 
 }  // namespace vg

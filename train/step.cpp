@@ -28,13 +28,12 @@ Tensor coarser(const Tensor& labels, const Shape& to) {
 
 TrainStep::TrainStep(Context& ctx, Network& net, Optimizer& optimizer, const DiceCeParams& loss, DType precision)
     : ctx_(ctx), net_(net), optimizer_(optimizer), loss_(loss), precision_(precision), seed_(from_host(std::vector<float>{1.0f}, {1}, ctx.device)),
-      parts_({3}, DType::f32, ctx.device) {}
+      parts_({3}, DType::f32, ctx.device), step_(ctx.device, [this] { compute(); }) {}
 
 void TrainStep::run(const Feeder::Fed& batch, const Rates& rates) {
   const bool fits = images_.defined() && images_.shape() == batch.images.shape();
   if (!fits) {
-    recording_.reset();
-    tried_ = false;
+    step_.start_over();
     labels_.clear();
     for (Shape s : plan(net_.graph, batch.images.shape()).outputs) {
       s[4] = 1;
@@ -49,16 +48,7 @@ void TrainStep::run(const Feeder::Fed& batch, const Rates& rates) {
   }
   for (std::size_t i = 1; i < labels_.size(); ++i) copy(labels_[i], coarser(batch.host_labels, labels_[i].shape()));
   optimizer_.begin_step(rates);
-
-  if (!recording_ && tried_ && !ctx_.device.on_host()) {
-    recording_.emplace(ctx_.device);
-    recording_->record([this] { compute(); });
-  }
-  if (recording_)
-    recording_->replay();
-  else
-    compute();
-  tried_ = true;
+  step_.run();
 }
 
 void TrainStep::compute() {

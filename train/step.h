@@ -2,7 +2,7 @@
 // and from then on a step is one call to the driver (tensor/recording.h): the launches of a small network take longer than its arithmetic. For that, all that
 // changes from step to step (batch, rates, loss scale) lies in tensors that stay.
 #pragma once
-#include <optional>
+#include <vector>
 
 #include "kernels/loss.h"
 #include "layers/graph.h"
@@ -24,7 +24,7 @@ class TrainStep {
   };
   Losses losses() const;  // of the last step; waits for it
   // Gives back the memory that a recorded step keeps between steps, for work of another kind; the next step is recorded anew.
-  void give_memory_back() { recording_.reset(); }
+  void give_memory_back() { step_.give_memory_back(); }
 
  private:
   void compute();
@@ -35,9 +35,8 @@ class TrainStep {
   DiceCeParams loss_;
   DType precision_;
   Tensor images_, seed_, parts_;  // parts_: (3) total, cross-entropy, 1 - Dice
-  std::vector<Tensor> labels_;    // for each head, the finest first; of coarser heads known after the first step
-  bool tried_ = false;            // has compute() run on tensors of these shapes? Scratch memory and plans are there then
-  std::optional<Recording> recording_;
+  std::vector<Tensor> labels_;    // for each head, the finest first
+  Repeated step_;
 };
 
 }  // namespace vg
