@@ -41,6 +41,7 @@ struct ConvAlgorithm {
   // On a GPU: by the library (cuDNN) where that promises to be faster; by our own kernels; by the library wherever it can.
   enum class Engine : std::uint8_t { automatic, native, library } engine = Engine::automatic;
   bool nondeterministic = false;  // the library may add in any order
+  bool tf32 = false;              // the library may round f32 factors to 10 bits of mantissa (tensor cores); our own kernels never do
 };
 
 // Where and how work is done, never what is computed.

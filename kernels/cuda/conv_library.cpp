@@ -38,20 +38,22 @@ void open_once(State& s) {
   s.opened = open_conv_library(&s.why_not);
 }
 
-// Few channels leave a matrix product's tiles empty: there our own kernels are written for the case. The bound is a guess until a GPU has timed both.
-bool promises_to_be_faster(const ConvProblem& p) {
-  constexpr std::int64_t kFewest = 16;
-  return p.inputs >= kFewest && p.outputs >= kFewest;
-}
-
 }  // namespace
 
 std::string to_string(const ConvProblem& p) {
   static const char* const passes[] = {"forward", "data gradient", "weight gradient"};
-  return fmt::format("convolution {} {}x{}x{}x{}x{} -> {}x{}x{}x{}, kernel {}x{}x{}, stride {}x{}x{}, dilation {}x{}x{}, pad {}x{}x{}{}",
-                     passes[static_cast<int>(p.pass)], p.samples, p.in[0], p.in[1], p.in[2], p.inputs, p.out[0], p.out[1], p.out[2], p.outputs,
-                     p.kernel[0], p.kernel[1], p.kernel[2], p.stride[0], p.stride[1], p.stride[2], p.dilation[0], p.dilation[1], p.dilation[2],
-                     p.pad[0], p.pad[1], p.pad[2], p.add ? ", added" : "");
+  return fmt::format("convolution {} {} {}x{}x{}x{}x{} -> {}x{}x{}x{}, kernel {}x{}x{}, stride {}x{}x{}, dilation {}x{}x{}, pad {}x{}x{}{}{}{}{}",
+                     passes[static_cast<int>(p.pass)], p.tf32 ? "tf32" : name_of(p.type), p.samples, p.in[0], p.in[1], p.in[2], p.inputs, p.out[0],
+                     p.out[1], p.out[2], p.outputs, p.kernel[0], p.kernel[1], p.kernel[2], p.stride[0], p.stride[1], p.stride[2], p.dilation[0],
+                     p.dilation[1], p.dilation[2], p.pad[0], p.pad[1], p.pad[2], p.w_type != p.type ? ", weights f32" : "", p.add ? ", added" : "",
+                     p.bias ? ", bias" : "", p.activation != ActivationKind::identity ? ", activation" : "");
+}
+
+// Few channels leave a matrix product's tiles empty: there our own kernels are written for the case. The bound is a guess until a GPU has timed both.
+bool library_may(ConvAlgorithm::Engine engine, std::int64_t inputs, std::int64_t outputs) {
+  constexpr std::int64_t kFewest = 16;
+  if (engine == ConvAlgorithm::Engine::automatic) return inputs >= kFewest && outputs >= kFewest;
+  return engine == ConvAlgorithm::Engine::library;
 }
 
 ConvLibrary* conv_library(std::string* why_not) {
@@ -64,7 +66,7 @@ ConvLibrary* conv_library(std::string* why_not) {
 
 std::shared_ptr<ConvPlan> find_plan(const ConvProblem& p, ConvAlgorithm::Engine engine) {
   using Engine = ConvAlgorithm::Engine;
-  if (engine == Engine::native || (engine == Engine::automatic && !promises_to_be_faster(p))) return nullptr;
+  if (engine == Engine::native) return nullptr;
   State& s = state();
   const std::lock_guard lock(s.mutex);
   open_once(s);

@@ -7,6 +7,8 @@
 #include <cublasLt.h>
 
 #include <map>
+#include <mutex>
+#include <optional>
 #include <utility>
 
 namespace vg::gpu {
@@ -52,19 +54,36 @@ class Owned {
   cublasStatus_t (*destroy_)(T);
 };
 
-Owned<cublasLtMatrixLayout_t> matrix(std::int64_t rows, std::int64_t columns) {
+cudaDataType_t type_of(DType t) { return t == DType::bf16 ? CUDA_R_16BF : t == DType::f16 ? CUDA_R_16F : CUDA_R_32F; }
+
+Owned<cublasLtMatrixLayout_t> matrix(DType type, std::int64_t rows, std::int64_t columns) {
   cublasLtMatrixLayout_t layout = nullptr;
-  check(table.create_matrix(&layout, CUDA_R_32F, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows));
+  check(table.create_matrix(&layout, type_of(type), static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(columns), rows));
   return {layout, table.destroy_matrix};
 }
 
-Owned<cublasLtMatmulDesc_t> product(bool transpose_a, bool transpose_b) {
+// What follows the sum, as cuBLASLt calls it; its GELU is the one by tanh. Its bias has the type of the result, ours is f32: halves get none here.
+std::optional<cublasLtEpilogue_t> epilogue_of(const ConvProblem& p) {
+  if (p.bias && p.type != DType::f32) return std::nullopt;
+  switch (p.activation) {
+    case ActivationKind::identity: return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    case ActivationKind::relu: return p.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case ActivationKind::gelu_tanh: return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default: return std::nullopt;
+  }
+}
+
+Owned<cublasLtMatmulDesc_t> product(const ConvProblem& p) {
   cublasLtMatmulDesc_t description = nullptr;
-  check(table.create_product(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  check(table.create_product(&description, p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
   Owned<cublasLtMatmulDesc_t> owned(description, table.destroy_product);
-  const cublasOperation_t a = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, b = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+  const cublasOperation_t a = p.pass == ConvProblem::Pass::forward ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          b = p.pass == ConvProblem::Pass::weight ? CUBLAS_OP_T : CUBLAS_OP_N;
   check(table.set_product(description, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof a));
   check(table.set_product(description, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof b));
+  const std::optional<cublasLtEpilogue_t> epilogue = epilogue_of(p);
+  if (!epilogue) throw Failure{};
+  check(table.set_product(description, CUBLASLT_MATMUL_DESC_EPILOGUE, &*epilogue, sizeof *epilogue));
   return owned;
 }
 
@@ -76,16 +95,24 @@ class CublasPlan : public ConvPlan {
       : handle_(handle),
         pass_(p.pass),
         beta_(p.add ? 1.0f : 0.0f),
-        x_(matrix(p.inputs, voxels(p))),
-        w_(matrix(p.inputs, p.outputs)),
-        y_(matrix(p.outputs, voxels(p))),
-        product_(product(p.pass == ConvProblem::Pass::forward, p.pass == ConvProblem::Pass::weight)) {
+        x_(matrix(p.type, p.inputs, voxels(p))),
+        w_(matrix(p.w_type, p.inputs, p.outputs)),
+        y_(matrix(p.type, p.outputs, voxels(p))),
+        product_(product(p)) {
+    if (p.bias) {
+      const auto aligned = std::uintptr_t{256};  // never followed here: the heuristics ask how it is aligned
+      check(table.set_product(product_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &aligned, sizeof aligned));
+    }
     cublasLtMatmulPreference_t raw = nullptr;
     check(table.create_preference(&raw));
     const Owned<cublasLtMatmulPreference_t> preference(raw, table.destroy_preference);
     check(table.set_preference(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most_workspace, sizeof most_workspace));
-    // "In place" lets pieces of a sum add to the result in the order of their arrival.
-    std::uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK;
+    constexpr std::uint32_t kAlignment = 16;  // what conv_library.cu promises
+    for (const auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      check(table.set_preference(raw, which, &kAlignment, sizeof kAlignment));
+    // "In place" lets pieces of a sum add to the result in the order of their arrival. Pieces of a sum of halves must not be halves, there or elsewhere.
+    std::uint32_t schemes = p.type == DType::f32 ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     if (!p.nondeterministic) schemes &= ~std::uint32_t{CUBLASLT_REDUCTION_SCHEME_INPLACE};
     check(table.set_preference(raw, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof schemes));
     cublasLtMatmulHeuristicResult_t best{};
@@ -95,13 +122,17 @@ class CublasPlan : public ConvPlan {
     if (found == 0 || best.state != CUBLAS_STATUS_SUCCESS) throw Failure{};
     algorithm_ = best.algo;
     workspace = best.workspaceSize;
-    name = "cuBLASLt";
+    name = fused(p) ? "cuBLASLt, bias and activation included" : "cuBLASLt";
   }
 
-  const char* run(float* x, float* w, float* y, void* space, void* stream) override {
+  const char* run(void* x, void* w, void* y, const float* bias, void* space, void* stream) override {
     const bool forward = pass_ == ConvProblem::Pass::forward, data = pass_ == ConvProblem::Pass::data;
-    const float *a = forward || data ? w : x, *b = forward ? x : y, one = 1.0f;
-    float* c = forward ? y : data ? x : w;
+    const void *a = forward || data ? w : x, *b = forward ? x : y;
+    void* c = forward ? y : data ? x : w;
+    const float one = 1.0f;
+    const std::lock_guard lock(mutex_);
+    if (bias && table.set_product(product_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias) != CUBLAS_STATUS_SUCCESS)
+      return "the bias is refused";
     const auto [ma, mb, mc] = matrices();
     const cublasStatus_t status = table.multiply(handle_, product_.get(), &one, a, ma, b, mb, &beta_, c, mc, c, mc, &algorithm_, space, workspace,
                                                  static_cast<cudaStream_t>(stream));
@@ -125,7 +156,8 @@ class CublasPlan : public ConvPlan {
   ConvProblem::Pass pass_;
   float beta_;
   Owned<cublasLtMatrixLayout_t> x_, w_, y_;
-  Owned<cublasLtMatmulDesc_t> product_;
+  Owned<cublasLtMatmulDesc_t> product_;  // names the bias, so it serves one caller at a time
+  std::mutex mutex_;
   cublasLtMatmulAlgo_t algorithm_{};
 };
 

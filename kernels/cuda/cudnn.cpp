@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace vg::gpu {
@@ -61,6 +62,11 @@ class Descriptor {
   Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value) {
     return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, value.descriptor_);
   }
+  Descriptor& set_all(cudnnBackendAttributeName_t name, const std::vector<Descriptor>& values) {
+    std::vector<cudnnBackendDescriptor_t> raw;
+    for (const Descriptor& d : values) raw.push_back(d.descriptor_);
+    return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, raw.data(), static_cast<std::int64_t>(raw.size()));
+  }
   Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<std::int64_t>& values) {
     return set(name, CUDNN_TYPE_INT64, values.data(), static_cast<std::int64_t>(values.size()));
   }
@@ -74,7 +80,7 @@ class Descriptor {
   cudnnBackendDescriptor_t descriptor_ = nullptr;
 };
 
-constexpr std::int64_t kX = 'x', kW = 'w', kY = 'y';
+constexpr std::int64_t kX = 'x', kW = 'w', kY = 'y', kBias = 'b', kSum = 's', kBiased = 't';  // the last two are virtual: never in memory
 
 // Axes with one voxel and one tap all along say nothing; a picture is 2-D to cuDNN, which has more algorithms for those.
 std::vector<int> axes_of(const ConvProblem& p) {
@@ -82,8 +88,10 @@ std::vector<int> axes_of(const ConvProblem& p) {
   return {0, 1, 2};
 }
 
+cudnnDataType_t type_of(DType t) { return t == DType::bf16 ? CUDNN_DATA_BFLOAT16 : t == DType::f16 ? CUDNN_DATA_HALF : CUDNN_DATA_FLOAT; }
+
 // (first, channels, axes...) in cuDNN's order of dimensions, channels last in memory.
-Descriptor tensor(std::int64_t id, std::int64_t first, std::int64_t channels, const std::vector<std::int64_t>& axes) {
+Descriptor tensor(std::int64_t id, cudnnDataType_t type, std::int64_t first, std::int64_t channels, const std::vector<std::int64_t>& axes) {
   std::vector<std::int64_t> extents = {first, channels}, strides = {0, 1};
   extents.insert(extents.end(), axes.begin(), axes.end());
   strides.resize(extents.size());
@@ -91,9 +99,39 @@ Descriptor tensor(std::int64_t id, std::int64_t first, std::int64_t channels, co
   for (std::size_t i = extents.size(); i-- > 2;) strides[i] = stride, stride *= extents[i];
   strides[0] = stride;
   Descriptor t(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-  t.set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT).set(CUDNN_ATTR_TENSOR_DIMENSIONS, extents);
+  t.set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, type).set(CUDNN_ATTR_TENSOR_DIMENSIONS, extents);
   t.set(CUDNN_ATTR_TENSOR_STRIDES, strides).set(CUDNN_ATTR_TENSOR_UNIQUE_ID, {id}).set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, {std::int64_t{16}});
+  t.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, id == kSum || id == kBiased);
   return std::move(t.finish());
+}
+
+// Our activations as cuDNN calls them.
+std::optional<cudnnPointwiseMode_t> mode_of(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::relu:
+    case ActivationKind::leaky_relu: return CUDNN_POINTWISE_RELU_FWD;
+    case ActivationKind::elu: return CUDNN_POINTWISE_ELU_FWD;
+    case ActivationKind::gelu: return CUDNN_POINTWISE_GELU_FWD;
+    case ActivationKind::gelu_tanh: return CUDNN_POINTWISE_GELU_APPROX_TANH_FWD;
+    case ActivationKind::silu: return CUDNN_POINTWISE_SWISH_FWD;
+    case ActivationKind::sigmoid: return CUDNN_POINTWISE_SIGMOID_FWD;
+    case ActivationKind::identity:
+    case ActivationKind::prelu: break;
+  }
+  return std::nullopt;
+}
+
+// y = mode(x), or x + b with b. alpha: of leaky_relu and elu.
+Descriptor pointwise(cudnnPointwiseMode_t mode, const Descriptor& x, const Descriptor* b, const Descriptor& y, float alpha = 0.0f) {
+  Descriptor function(CUDNN_BACKEND_POINTWISE_DESCRIPTOR), operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  function.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, mode);
+  function.set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, CUDNN_DATA_FLOAT);
+  if (mode == CUDNN_POINTWISE_RELU_FWD) function.set(CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE, CUDNN_TYPE_DOUBLE, static_cast<double>(alpha));
+  if (mode == CUDNN_POINTWISE_ELU_FWD) function.set(CUDNN_ATTR_POINTWISE_ELU_ALPHA, CUDNN_TYPE_DOUBLE, static_cast<double>(alpha));
+  function.finish();
+  operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, function).set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
+  if (b) operation.set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, *b);
+  return std::move(operation.set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y).finish());
 }
 
 // The names of one attribute in the three kinds of operation.
@@ -114,8 +152,9 @@ constexpr Operation kOperations[] = {
      CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
      CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA}};
 
-// A graph of one operation. cuDNN keeps what it needs of the parts; they may die here.
-Descriptor graph_of(const ConvProblem& p, cudnnHandle_t handle) {
+// The operations: the convolution, and what bias and activation add to it (the sum is a float all along). cuDNN keeps what it needs of the parts; they may
+// die with this call.
+std::vector<Descriptor> operations_of(const ConvProblem& p) {
   std::vector<std::int64_t> in, out, kernel, stride, dilation, before, after;
   for (const int a : axes_of(p)) {
     in.push_back(p.in[a]), out.push_back(p.out[a]), kernel.push_back(p.kernel[a]);
@@ -131,13 +170,33 @@ Descriptor graph_of(const ConvProblem& p, cudnnHandle_t handle) {
   convolution.set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, stride).set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, before);
   convolution.set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, after).finish();
 
-  const Descriptor x = tensor(kX, p.samples, p.inputs, in), w = tensor(kW, p.outputs, p.inputs, kernel), y = tensor(kY, p.samples, p.outputs, out);
+  const bool forward = p.pass == ConvProblem::Pass::forward, data = p.pass == ConvProblem::Pass::data;
+  const std::int64_t channels = data ? p.inputs : p.outputs;  // of the result, if it has a tail
+  const std::vector<std::int64_t>& extents = data ? in : out;
+  const auto result = [&](std::int64_t id) { return tensor(id, CUDNN_DATA_FLOAT, p.samples, channels, extents); };
+  const Descriptor x = tensor(kX, type_of(p.type), p.samples, p.inputs, in), w = tensor(kW, type_of(p.w_type), p.outputs, p.inputs, kernel),
+                   y = tensor(kY, type_of(p.type), p.samples, p.outputs, out), sum = result(kSum);
   const Operation& names = kOperations[static_cast<int>(p.pass)];
-  Descriptor operation(names.type);
-  operation.set(names.x, x).set(names.w, w).set(names.y, y).set(names.convolution, convolution);
+  std::vector<Descriptor> all;
+  Descriptor& operation = all.emplace_back(names.type);
+  operation.set(names.x, data && fused(p) ? sum : x).set(names.w, w).set(names.y, forward && fused(p) ? sum : y).set(names.convolution, convolution);
   operation.set(names.alpha, CUDNN_TYPE_FLOAT, 1.0f).set(names.beta, CUDNN_TYPE_FLOAT, p.add ? 1.0f : 0.0f).finish();
+  if (!fused(p)) return all;
+
+  const Descriptor& last = data ? x : y;
+  const std::optional<cudnnPointwiseMode_t> mode = mode_of(p.activation);
+  const Descriptor biased = result(kBiased);
+  if (p.bias) {
+    const Descriptor b = tensor(kBias, CUDNN_DATA_FLOAT, 1, channels, std::vector<std::int64_t>(in.size(), 1));
+    all.push_back(pointwise(CUDNN_POINTWISE_ADD, sum, &b, mode ? biased : last));
+  }
+  if (mode) all.push_back(pointwise(*mode, p.bias ? biased : sum, nullptr, last, p.alpha));
+  return all;
+}
+
+Descriptor graph_of(const ConvProblem& p, cudnnHandle_t handle) {
   Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-  graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation).set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, handle);
+  graph.set_all(CUDNN_ATTR_OPERATIONGRAPH_OPS, operations_of(p)).set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, handle);
   return std::move(graph.finish());
 }
 
@@ -155,10 +214,12 @@ std::vector<Descriptor> configurations(const Descriptor& graph, cudnnBackendHeur
   return all;
 }
 
-// Does the engine keep our rules? On float data tensor cores mean tf32, 10 bits of mantissa; they are not asked for here.
+// Does the engine keep our rules? On float data tensor cores mean tf32, 10 bits of mantissa, which somebody must have asked for; halves are what they are
+// for, but sums of halves must not be halves, nor what Winograd and Fourier transforms make of them.
 bool allowed(const Descriptor& configuration, const ConvProblem& p, std::int64_t* index) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
+  const bool half = p.type != DType::f32;
   std::int64_t count = 0;
   check(table.get_attribute(configuration.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw));
   check(table.get_attribute(engine.get(), CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &count, index));
@@ -166,9 +227,13 @@ bool allowed(const Descriptor& configuration, const ConvProblem& p, std::int64_t
   check(table.get_attribute(engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes));
   for (std::int64_t i = 0; i < count; ++i) {
     switch (notes[i]) {
-      case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
-      case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
       case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION: return false;
+      case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
+        if (!half && !p.tf32) return false;
+        break;
+      case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
+        if (!p.tf32) return false;
+        break;
       case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
         if (!p.nondeterministic) return false;
         break;
@@ -177,7 +242,7 @@ bool allowed(const Descriptor& configuration, const ConvProblem& p, std::int64_t
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
       case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13:
-        if (p.exact) return false;
+        if (p.exact || half) return false;
         break;
       default: break;
     }
@@ -194,12 +259,13 @@ struct Handle {
 class CudnnPlan : public ConvPlan {
  public:
   CudnnPlan(Handle& handle, Descriptor plan) : handle_(handle), plan_(std::move(plan)) {}
-  const char* run(float* x, float* w, float* y, void* space, void* stream) override {
+  const char* run(void* x, void* w, void* y, const float* bias, void* space, void* stream) override {
     try {
-      const std::int64_t ids[] = {kX, kW, kY};
-      void* const data[] = {x, w, y};
+      const std::int64_t ids[] = {kX, kW, kY, kBias}, count = bias ? 4 : 3;
+      void* const data[] = {x, w, y, const_cast<float*>(bias)};
       Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-      pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, ids, 3).set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, data, 3);
+      pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, ids, count);
+      pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, data, count);
       pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, workspace ? space : nullptr).finish();
       const std::lock_guard lock(handle_.mutex);
       check(table.set_stream(handle_.handle, static_cast<cudaStream_t>(stream)));
@@ -224,6 +290,7 @@ class Cudnn : public ConvLibrary {
   }
 
   std::unique_ptr<ConvPlan> plan(const ConvProblem& p, std::size_t most_workspace) override {
+    if (p.activation == ActivationKind::prelu) return nullptr;
     try {
       Handle& handle = handle_of(p.device);
       const Descriptor graph = graph_of(p, handle.handle);
@@ -253,7 +320,7 @@ class Cudnn : public ConvLibrary {
       if (static_cast<std::size_t>(bytes) > most_workspace) return nullptr;
       auto ready = std::make_unique<CudnnPlan>(handle, std::move(plan));
       ready->workspace = static_cast<std::size_t>(bytes);
-      ready->name = "cuDNN engine " + std::to_string(engine);
+      ready->name = "cuDNN engine " + std::to_string(engine) + (fused(p) ? ", bias and activation included" : "");
       return ready;
     } catch (const Failure&) {  // not this one
       return nullptr;

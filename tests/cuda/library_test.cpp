@@ -63,21 +63,25 @@ TEST(Plans, AreMadeOncePerProblem) {
   EXPECT_EQ(find_plan(problem(16, 32), Engine::automatic), first);
   EXPECT_EQ(find_plan(problem(16, 32), Engine::library), first);
   // Whatever could change the answer makes another problem.
-  std::vector<gpu::ConvProblem> others(9, problem(16, 32));
+  std::vector<gpu::ConvProblem> others(14, problem(16, 32));
   others[0].pass = gpu::ConvProblem::Pass::data, others[1].add = true, others[2].nondeterministic = true, others[3].exact = true, others[4].device = 1;
   others[5].samples = 2, others[6].out[2] = 8, others[7].stride[0] = 2, others[8].dilation[1] = 2;
+  others[9].type = others[9].w_type = DType::bf16, others[10].type = others[10].w_type = DType::f16, others[11].tf32 = true, others[12].bias = true;
+  others[13].activation = ActivationKind::relu;
   for (const gpu::ConvProblem& p : others) EXPECT_NE(find_plan(p, Engine::automatic), first) << to_string(p);
   const gpu::PlanStatistics after = plan_statistics();
-  EXPECT_EQ(after.made - before.made, 10);
+  EXPECT_EQ(after.made - before.made, 15);
   EXPECT_EQ(after.found - before.found, 2);
   EXPECT_EQ(after.refused, before.refused);
 }
 
 TEST(Plans, TheChoice) {
   EXPECT_FALSE(find_plan(problem(16, 32), Engine::native)) << "native is native";
-  EXPECT_FALSE(find_plan(problem(8, 32), Engine::automatic)) << "a narrow layer stays with our kernels";
-  EXPECT_FALSE(find_plan(problem(32, 8), Engine::automatic));
-  EXPECT_TRUE(find_plan(problem(8, 32), Engine::library)) << "unless the library is demanded";
+  EXPECT_TRUE(gpu::library_may(Engine::automatic, 16, 16));
+  EXPECT_FALSE(gpu::library_may(Engine::automatic, 15, 32)) << "a narrow layer stays with our kernels";
+  EXPECT_FALSE(gpu::library_may(Engine::automatic, 32, 15));
+  EXPECT_TRUE(gpu::library_may(Engine::library, 8, 32)) << "unless the library is demanded";
+  EXPECT_FALSE(gpu::library_may(Engine::native, 32, 32));
   const gpu::PlanStatistics before = plan_statistics();
   for (int i = 0; i < 3; ++i) EXPECT_FALSE(find_plan(problem(16, 16, 7), Engine::library)) << "what it cannot do";
   const gpu::PlanStatistics after = plan_statistics();

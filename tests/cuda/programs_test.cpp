@@ -143,6 +143,12 @@ TEST_F(CudaPrograms, ConvolutionsByTheLibrary) {
   const Model ours = read_model(folder_ / "ours/last.safetensors"), theirs = read_model(folder_ / "theirs/last.safetensors");
   for (std::size_t i = 0; i < ours.weights.size(); ++i) EXPECT_LE(difference(ours.weights[i].second, theirs.weights[i].second), 1e-5f) << ours.weights[i].first;
 
+  ASSERT_EQ(train("cuda", "half_ours", {"--conv", "native", "--precision", "bf16"}).code, 0);
+  ASSERT_EQ(train("cuda", "half_theirs", {"--conv", "cudnn", "--precision", "bf16"}).code, 0);
+  EXPECT_FALSE(bits("half_theirs/last.safetensors") == bits("half_ours/last.safetensors")) << "nobody else computed it";
+  const Model half = read_model(folder_ / "half_ours/last.safetensors"), half_theirs = read_model(folder_ / "half_theirs/last.safetensors");
+  for (std::size_t i = 0; i < half.weights.size(); ++i) EXPECT_LE(difference(half.weights[i].second, half_theirs.weights[i].second), 1e-2f) << half.weights[i].first;
+
   const Words head = {"-i", folder_ / "heads/imagesTr/case_000_0000.nii.gz", "-o", folder_ / "l.nii.gz", "-m", folder_ / "ours/best.safetensors", "-d"};
   ASSERT_EQ(run("segphantom", {"-o", folder_ / "heads", "-n", "1", "--size", "20x24x16", "--spacing", "0", "-q"}).code, 0);
   const auto segment = [&](Words more) {

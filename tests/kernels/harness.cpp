@@ -80,7 +80,9 @@ Exec KernelRun::exec() const {
     std::memset(scratch_->data, 0xff, scratch_->bytes);
     forget(scratch_->data, scratch_->bytes);
   }
-  return Exec{device, scratch_.get(), nullptr};
+  Exec ex{device, scratch_.get(), nullptr};
+  ex.convolution.engine = ConvAlgorithm::Engine::native;  // these are tests of our kernels; conv_library_test.cpp is the other one's
+  return ex;
 }
 
 Tensor KernelRun::put_labels(const std::vector<std::int32_t>& values, Shape shape, DType type) const {
