@@ -158,6 +158,7 @@ int seginfer(Arguments a) {
   }
   Context ctx(device);
   ctx.convolution = convolution;
+  if (a.precision == "tf32") allow_tf32(ctx.convolution, device);
   if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
   const std::vector<Case> cases = find_cases(picked(a), a.output);
   if (a.dry_run || a.plan) {
@@ -198,7 +199,7 @@ int main(int argc, char** argv) {
   app.add_option("--report", a.report, "the run as JSON");
   app.add_option("--max-mem", a.max_memory, "memory to stay within, e.g. 4G: slower plans are taken, what fits by none is refused");
   app.add_flag("--head-only", a.head_only, "labels only where the scan differs from its background; saves most of the work where the background is one value");
-  app.add_option("--precision", a.precision, "of activations on a GPU (and sim): fp32, bf16, fp16")->check(CLI::IsMember({"fp32", "bf16", "fp16"}))->capture_default_str();
+  app.add_option("--precision", a.precision, "of activations on a GPU (and sim): fp32, bf16, fp16; tf32: fp32, multiplied by cuDNN as tf32")->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}))->capture_default_str();
   app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
   app.add_option("--volume", a.volume, "of a 4-D scan: this volume, from 0 (the same as -i FILE,N)")->check(CLI::NonNegativeNumber);
   app.add_option("--series", a.series, "of a DICOM folder or zip with several: this series, from 0 (the same as -i FOLDER,series=N)")->check(CLI::NonNegativeNumber);

@@ -155,7 +155,7 @@ int main(int argc, char** argv) {
   app.add_option("--rate", a.rate, "peak learning rate")->check(CLI::PositiveNumber);
   app.add_option("--seed", a.seed, "of weights, order and augmentation")->check(CLI::NonNegativeNumber);
   app.add_flag("--exact", a.exact, "convolutions round no coarser than the plain sum; slower");
-  app.add_option("--precision", a.precision, "of activations: fp32, or on a GPU (and sim) bf16, fp16")->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  app.add_option("--precision", a.precision, "of activations: fp32, or on a GPU (and sim) bf16, fp16; tf32: fp32, multiplied by cuDNN as tf32")->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}));
   app.add_option("--time-limit", a.time_limit, "seconds, after which the run is saved and stopped");
   app.add_option("--init", a.init, "weights to start from (model or safetensors file)");
   app.add_option("--order", a.order, "JSON list of batches, each a list of sample names");

@@ -22,7 +22,7 @@ void check(const TrainConfig& c, const std::string& where) {
   const auto within = [&](const char* key, double value, double low, double high) {
     if (!(value >= low && value <= high)) fail(ErrorCode::bad_file, "{}: {} is {}, wanted {} to {}", where, key, value, low, high);
   };
-  among("precision", c.precision, {"fp32", "bf16", "fp16"});
+  among("precision", c.precision, {"fp32", "tf32", "bf16", "fp16"});
   within("loss_scale", c.loss_scale, 1.0, 0x1p64), within("scale_interval", c.scale_interval, 1, 1e9);
   within("optimizer.beta1", c.optimizer.beta1, 0.0, 1.0), within("optimizer.beta2", c.optimizer.beta2, 0.0, 1.0);
   within("optimizer.clip_norm", c.optimizer.clip_norm, 0.0, 1e30), within("schedule.rate", c.schedule.rate, 0.0, 1e30);

@@ -31,7 +31,8 @@ struct TrainConfig {
   std::int64_t steps_per_epoch = 0;      // 0: one pass over the data
   double overlap = 0.5;                  // of validation windows
   std::uint64_t seed = 0;
-  std::string precision = "fp32";  // of activations: "fp32", or "bf16" or "fp16" on a GPU (and sim); weights, statistics and losses are f32 always
+  // Of activations: "fp32", or "bf16" or "fp16" on a GPU (and sim); weights, statistics and losses are f32 always. "tf32": all f32, multiplied by cuDNN as tf32.
+  std::string precision = "fp32";
   double loss_scale = 65536;       // fp16: the first one; it halves when a gradient overflows and doubles after scale_interval good steps
   std::int32_t scale_interval = 2000;
   bool exact = false;  // convolutions only by arithmetic that rounds no coarser than the plain sum (ConvAlgorithm)

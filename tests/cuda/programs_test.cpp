@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -163,6 +164,39 @@ TEST_F(CudaPrograms, ConvolutionsByTheLibrary) {
   EXPECT_TRUE(contains(demanded.err, "seginfer: --conv cudnn: no fake library of convolutions")) << demanded.err;
   EXPECT_TRUE(contains(segment({"cpu", "--conv", "cudnn"}).err, "--conv cudnn: cuDNN is for GPUs, and the device is cpu"));
   EXPECT_EQ(segment({"cpu", "--conv", "mine"}).code, 2);
+}
+
+// tf32 is the library's: other bits than its fp32, near them, and an error wherever nobody would compute it.
+TEST_F(CudaPrograms, Tf32IsTheLibrarysOrRefused) {
+  const auto losses = [&](const char* precision) {
+    const Result r = train("cuda", precision, {"--conv", "cudnn", "--steps", "2", "--progress", "json", "--precision", precision});
+    EXPECT_EQ(r.code, 0) << r.err;
+    std::vector<double> all;
+    std::istringstream lines(r.out);
+    for (std::string line; std::getline(lines, line);)
+      if (const auto one = nlohmann::json::parse(line); one.contains("rate")) all.push_back(one["loss"].get<double>());
+    return all;
+  };
+  const std::vector<double> exact = losses("fp32"), coarse = losses("tf32");
+  ASSERT_EQ(exact.size(), 2u);
+  ASSERT_EQ(coarse.size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_NEAR(coarse[i], exact[i], 5e-3 * exact[i]);
+  EXPECT_NE(coarse[0], exact[0]) << "tf32 that rounds nothing was not tf32";
+  const auto refused = [&](const std::string& device, const Words& more, const std::string& why) {
+    Words all = {"--precision", "tf32", "--steps", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    const Result r = train(device, "refused", all);
+    EXPECT_EQ(r.code, 1);
+    EXPECT_TRUE(contains(r.err, "precision tf32 is computed by cuDNN " + why)) << r.err;
+  };
+  refused("cpu", {}, "on a GPU alone, and the device is cpu");
+  refused("sim", {}, "on a GPU alone, and the device is sim");
+  refused("cuda", {"--conv", "native"}, "alone, and convolutions are to be native: our kernels multiply f32 as fp32");
+  const Result segmented = run("seginfer", {"-i", "none.nii", "-o", folder_ / "l.nii.gz", "-m", folder_ / "tf32/last.safetensors", "-d", "cpu", "--precision", "tf32"});
+  EXPECT_EQ(segmented.code, 1);
+  EXPECT_TRUE(contains(segmented.err, "seginfer: precision tf32 is computed by cuDNN on a GPU alone")) << segmented.err;
+  const Setting absent("VG_FAKE_CONV_LIBRARY", "absent");
+  refused("cuda", {}, "alone: no fake library of convolutions");
 }
 
 // Both sides compute the same before anything is compared; the fake GPU is slow, but a GPU.
