@@ -27,6 +27,7 @@ FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-lineinfo", "-DNDEBUG
 GATES = [
     (r"conv_(gemm|weight)_kernel<(?!vg).*4, \d+>", {"LDG.E.128": 1, "LDS.128": 2, "STS.128": 1, "FFMA": 64}),
     (r"(add|accumulate|activation_\w+|norm_apply|norm_backward|adam_step|sgd_step|copy_channels)_kernel<4(, float)?>", {"LDG.E.128": 1, "STG.E.128": 1}),
+    (r"(vary_intensity_kernel<true>|resample_kernel<4, )", {"LDG.E.128": 1, "STG.E.128": 1}),
     (r"fill_kernel<4(, float)?>", {"STG.E.128": 1}),
     (r"(norm_moments|norm_backward_sums|channel_sum|sum_squares)_kernel<4(, float)?>", {"LDG.E.128": 1}),
 ]
