@@ -1,6 +1,8 @@
 // An image and its labels, read through a map from output voxels to input voxels: rotation, scaling, mirror, another voxel size, and an elastic part that
 // bends all of that (free-form deformation by uniform cubic B-splines: Rueckert et al., IEEE TMI 18, 1999; for training: Simard et al., ICDAR 2003).
 #pragma once
+#include <cmath>
+
 #include "kernels/kernel.h"
 
 namespace vg {
@@ -30,6 +32,18 @@ struct ResampleMap {
   std::int32_t points[3], cells[3];
   float per_voxel[3];  // cells
 };
-ResampleMap resample_map(const ResampleParams& p, const Tensor& control);
+inline ResampleMap resample_map(const ResampleParams& p, const Tensor& control) {
+  ResampleMap m{};
+  for (int a = 0; a < 3; ++a) {
+    const double whole = std::floor(p.centre[a]);
+    m.base[a] = static_cast<std::int32_t>(whole), m.part[a] = static_cast<float>(p.centre[a] - whole);
+    for (int b = 0; b < 3; ++b) m.matrix[a][b] = static_cast<float>(p.matrix[a][b]);
+    m.points[a] = control.defined() ? static_cast<std::int32_t>(control.shape()[a + 1]) : 1;
+    assert((m.points[a] == 1 || m.points[a] >= 4) && p.spacing[a] > 0);
+    m.cells[a] = std::max(m.points[a] - 3, 1), m.per_voxel[a] = static_cast<float>(1.0 / p.spacing[a]);
+  }
+  assert(m.points[2] <= 512);
+  return m;
+}
 
 }  // namespace vg

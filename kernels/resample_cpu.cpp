@@ -126,8 +126,6 @@ void resample_row(const ResampleRow& r) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include <cmath>
-
 #include "kernels/blocks.h"
 
 namespace vg {
@@ -161,20 +159,6 @@ void fill_table(float* table, const float* control, const ResampleMap& m, float 
 }
 
 }  // namespace
-
-ResampleMap resample_map(const ResampleParams& p, const Tensor& control) {
-  ResampleMap m{};
-  for (int a = 0; a < 3; ++a) {
-    const double whole = std::floor(p.centre[a]);
-    m.base[a] = static_cast<std::int32_t>(whole), m.part[a] = static_cast<float>(p.centre[a] - whole);
-    for (int b = 0; b < 3; ++b) m.matrix[a][b] = static_cast<float>(p.matrix[a][b]);
-    m.points[a] = control.defined() ? static_cast<std::int32_t>(control.shape()[a + 1]) : 1;
-    assert((m.points[a] == 1 || m.points[a] >= 4) && p.spacing[a] > 0);
-    m.cells[a] = std::max(m.points[a] - 3, 1), m.per_voxel[a] = static_cast<float>(1.0 / p.spacing[a]);
-  }
-  assert(m.points[2] <= 512);
-  return m;
-}
 
 namespace cpu {
 

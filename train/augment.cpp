@@ -1,9 +1,11 @@
-// Patch geometry and intensity variation.
+// Draws, and plans carried out on the cpu.
 #include "train/augment.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+
+#include "kernels/scratch.h"
 
 namespace vg {
 namespace {
@@ -45,96 +47,111 @@ PatchPlace draw_place(Random& random, const AugmentConfig& c, const Dataset& dat
   return p;
 }
 
-namespace {
+IntensityParams draw_intensity(Random& random, const AugmentConfig& c) {
+  IntensityParams p;
+  if (happens(random, c.intensity)) {
+    p.contrast = random.uniform(0.75f, 1.25f), p.brightness = random.uniform(-0.25f, 0.25f);
+    p.gamma = std::exp(random.uniform(-0.35f, 0.35f));
+  }
+  if (happens(random, c.noise)) {
+    p.noise = random.uniform(0.0f, 0.1f);
+    p.key = random.bits();
+    p.key = p.key << 32 | random.bits();
+  }
+  return p;
+}
 
-// A patch that is neither turned nor mirrored: rows of the sample, copied; zeros and background where it hangs over the border.
-void copy_patch(const Sample& sample, const std::array<std::int64_t, 3>& first, const std::array<std::int64_t, 3>& patch, float* image, std::uint8_t* labels) {
+std::int64_t control_points(std::int64_t extent, double spacing) { return static_cast<std::int64_t>(std::floor(static_cast<double>(extent - 1) / spacing)) + 4; }
+
+PatchBend draw_bend(Random& random, const AugmentConfig& c, const Dataset& data, const std::array<std::int64_t, 3>& patch) {
+  PatchBend b;
+  if (!happens(random, c.elastic)) return b;
+  const bool flat = data.spatial_dims == 2;
+  b.spacing = c.elastic_spacing;
+  for (std::size_t a = 0; a < 3; ++a) b.grid[static_cast<int>(a) + 1] = flat && a == 0 ? 1 : control_points(patch[a], c.elastic_spacing);
+  const auto most = static_cast<float>(c.elastic_magnitude) * random.uniform();
+  for (std::int64_t i = 0; i < b.grid.elements(); ++i) b.control.push_back(flat && i % 3 == 0 ? 0.0f : most * random.uniform(-1.0f, 1.0f));
+  return b;
+}
+
+PatchPlan draw_plan(Random& random, const AugmentConfig& c, const Dataset& data, const std::array<double, 3>& centre, const std::array<std::int64_t, 3>& patch) {
+  PatchPlan p;
+  p.place = draw_place(random, c, data, centre);
+  p.intensity = draw_intensity(random, c);
+  p.bend = draw_bend(random, c, data, patch);
+  if (!p.bend.control.empty()) p.place.whole_voxels = false;
+  return p;
+}
+
+Box reach(const PatchPlan& plan, const std::array<std::int64_t, 3>& patch, const Shape& sample) {
+  const PatchPlace& place = plan.place;
+  Box box;
+  if (plan.plain()) {
+    for (std::size_t a = 0; a < 3; ++a) box.start[a] = std::llround(place.centre[a] - static_cast<double>(patch[a] - 1) / 2.0);
+    box.extents = patch;
+    return box;
+  }
+  double half[3];  // of the patch as the matrix sees it; displacements are mixtures of their control points
+  for (std::size_t a = 0; a < 3; ++a) {
+    float most = 0.0f;
+    for (std::size_t i = a; i < plan.bend.control.size(); i += 3) most = std::max(most, std::fabs(plan.bend.control[i]));
+    half[a] = static_cast<double>(patch[a] - 1) / 2.0 + static_cast<double>(most);
+  }
+  constexpr double kRounding = 1e-3;  // of the kernel's coordinates
+  for (std::size_t a = 0; a < 3; ++a) {
+    double far = kRounding;
+    for (std::size_t b = 0; b < 3; ++b) far += std::fabs(place.m[a][b]) * half[b];
+    const std::int64_t extent = sample[static_cast<int>(a) + 1];
+    const auto low = std::clamp<std::int64_t>(static_cast<std::int64_t>(std::floor(place.centre[a] - far)), 0, extent - 1);
+    const auto high = std::clamp<std::int64_t>(static_cast<std::int64_t>(std::floor(place.centre[a] + far)) + 1, 0, extent - 1);
+    box.start[a] = low, box.extents[a] = high - low + 1;
+  }
+  return box;
+}
+
+void copy_box(const Sample& sample, const Box& box, float* image, std::uint8_t* labels) {
   const Shape& s = sample.image.shape();
-  const std::int64_t c = s.c(), low = std::clamp<std::int64_t>(-first[2], 0, patch[2]), high = std::clamp<std::int64_t>(s.w() - first[2], low, patch[2]);
-  for (std::int64_t z = 0; z < patch[0]; ++z)
-    for (std::int64_t y = 0; y < patch[1]; ++y, image += patch[2] * c, labels += patch[2]) {
-      const std::int64_t d = first[0] + z, h = first[1] + y;
+  const std::int64_t c = s.c(), wide = box.extents[2], low = std::clamp<std::int64_t>(-box.start[2], 0, wide), high = std::clamp<std::int64_t>(s.w() - box.start[2], low, wide);
+  for (std::int64_t z = 0; z < box.extents[0]; ++z)
+    for (std::int64_t y = 0; y < box.extents[1]; ++y, image += wide * c, labels += wide) {
+      const std::int64_t d = box.start[0] + z, h = box.start[1] + y;
       const bool inside = d >= 0 && d < s.d() && h >= 0 && h < s.h();
-      const std::int64_t from = inside ? low : 0, to = inside ? high : 0, row = inside ? (d * s.h() + h) * s.w() + first[2] : 0;
-      std::fill_n(image, from * c, 0.0f), std::fill_n(image + to * c, (patch[2] - to) * c, 0.0f);
-      std::fill_n(labels, from, std::uint8_t{0}), std::fill_n(labels + to, patch[2] - to, std::uint8_t{0});
+      const std::int64_t from = inside ? low : 0, to = inside ? high : 0, row = inside ? (d * s.h() + h) * s.w() + box.start[2] : 0;
+      std::fill_n(image, from * c, 0.0f), std::fill_n(image + to * c, (wide - to) * c, 0.0f);
+      std::fill_n(labels, from, std::uint8_t{0}), std::fill_n(labels + to, wide - to, std::uint8_t{0});
       std::copy_n(sample.image.data<float>() + (row + from) * c, (to - from) * c, image + from * c);
       std::copy_n(sample.labels.data<std::uint8_t>() + row + from, to - from, labels + from);
     }
 }
 
-}  // namespace
-
-void read_patch(const Sample& sample, const Dataset& data, const PatchPlace& place, const std::array<std::int64_t, 3>& patch, float* image,
-                std::uint8_t* labels) {
-  const Shape& s = sample.image.shape();
-  if (place.whole_voxels && !place.mirrored) {
-    std::array<std::int64_t, 3> first;
-    for (std::size_t a = 0; a < 3; ++a) first[a] = std::llround(place.centre[a] - static_cast<double>(patch[a] - 1) / 2.0);
-    return copy_patch(sample, first, patch, image, labels);
-  }
-  const std::int64_t extent[3] = {s.d(), s.h(), s.w()}, channels = s.c();
-  const auto* from = sample.image.data<float>();
-  const auto* ids = sample.labels.data<std::uint8_t>();
-  std::uint8_t swap[256];
-  for (int k = 0; k < 256; ++k) {
-    const bool paired = place.mirrored && k < static_cast<int>(data.classes.size()) && data.classes[static_cast<std::size_t>(k)].pair >= 0;
-    swap[k] = static_cast<std::uint8_t>(paired ? data.classes[static_cast<std::size_t>(k)].pair : k);
-  }
-  for (std::int64_t z = 0; z < patch[0]; ++z)
-    for (std::int64_t y = 0; y < patch[1]; ++y)
-      for (std::int64_t x = 0; x < patch[2]; ++x, image += channels, ++labels) {
-        const double v[3] = {static_cast<double>(z) - static_cast<double>(patch[0] - 1) / 2.0, static_cast<double>(y) - static_cast<double>(patch[1] - 1) / 2.0,
-                             static_cast<double>(x) - static_cast<double>(patch[2] - 1) / 2.0};
-        std::int64_t near[3], low[3];
-        double part[3];
-        bool inside = true, around = true;
-        for (int a = 0; a < 3; ++a) {
-          const double at = place.centre[static_cast<std::size_t>(a)] + place.m[a][0] * v[0] + place.m[a][1] * v[1] + place.m[a][2] * v[2];
-          near[a] = static_cast<std::int64_t>(std::floor(at + 0.5));
-          low[a] = static_cast<std::int64_t>(std::floor(at));
-          part[a] = at - static_cast<double>(low[a]);
-          inside &= near[a] >= 0 && near[a] < extent[a];
-          around &= low[a] >= -1 && low[a] < extent[a];
-        }
-        *labels = inside ? swap[ids[(near[0] * extent[1] + near[1]) * extent[2] + near[2]]] : std::uint8_t{0};
-        if (place.whole_voxels) {
-          if (inside)
-            std::copy_n(from + ((near[0] * extent[1] + near[1]) * extent[2] + near[2]) * channels, channels, image);
-          else
-            std::fill_n(image, channels, 0.0f);
-          continue;
-        }
-        std::fill_n(image, channels, 0.0f);
-        if (!around) continue;
-        for (int corner = 0; corner < 8; ++corner) {
-          std::int64_t at[3];
-          double weight = 1.0;
-          for (int a = 0; a < 3; ++a) {
-            const int up = (corner >> a) & 1;
-            at[a] = low[a] + up;
-            weight *= up ? part[a] : 1.0 - part[a];
-          }
-          if (weight == 0.0 || at[0] < 0 || at[0] >= extent[0] || at[1] < 0 || at[1] >= extent[1] || at[2] < 0 || at[2] >= extent[2]) continue;
-          const float* voxel = from + ((at[0] * extent[1] + at[1]) * extent[2] + at[2]) * channels;
-          for (std::int64_t c = 0; c < channels; ++c) image[c] += static_cast<float>(weight) * voxel[c];
-        }
-      }
+Tensor swap_table(const Dataset& data) {
+  Tensor table({256}, DType::u8, kCpu);
+  for (std::size_t k = 0; k < 256; ++k)
+    table.data<std::uint8_t>()[k] = static_cast<std::uint8_t>(k < data.classes.size() && data.classes[k].pair >= 0 ? data.classes[k].pair : static_cast<int>(k));
+  return table;
 }
 
-void vary_intensity(Random& random, const AugmentConfig& c, float* image, std::int64_t voxels, std::int64_t channels) {
-  const std::int64_t count = voxels * channels;
-  if (happens(random, c.intensity)) {
-    const float contrast = random.uniform(0.75f, 1.25f), brightness = random.uniform(-0.25f, 0.25f), gamma = std::exp(random.uniform(-0.35f, 0.35f));
-    // Gamma acts on the range of the patch, mapped to 0..1 and back.
-    const auto [low, high] = std::minmax_element(image, image + count);
-    const float base = *low, range = std::max(*high - *low, 1e-6f);
-    for (std::int64_t i = 0; i < count; ++i) image[i] = (base + range * std::pow((image[i] - base) / range, gamma)) * contrast + brightness;
+ResampleParams resample_params(const PatchPlan& plan, const std::array<std::int64_t, 3>& start) {
+  ResampleParams p;
+  for (std::size_t a = 0; a < 3; ++a) {
+    for (std::size_t b = 0; b < 3; ++b) p.matrix[a][b] = plan.place.m[a][b];
+    p.centre[a] = plan.place.centre[a] - static_cast<double>(start[a]);
+    p.spacing[a] = plan.bend.spacing;
   }
-  if (happens(random, c.noise)) {
-    const float sd = random.uniform(0.0f, 0.1f);
-    for (std::int64_t i = 0; i < count; ++i) image[i] += sd * random.normal();
+  return p;
+}
+
+void make_patch(const Sample& sample, const PatchPlan& plan, const Tensor& swap, Tensor& image, Tensor& labels) {
+  ScratchOwner scratch(kCpu);
+  const Exec ex{kCpu, &scratch};
+  if (plan.plain()) {
+    const Shape& s = image.shape();
+    copy_box(sample, reach(plan, {s.d(), s.h(), s.w()}, sample.image.shape()), image.data<float>(), labels.data<std::uint8_t>());
+  } else {
+    const Tensor control = plan.bend.control.empty() ? Tensor() : from_host(plan.bend.control, plan.bend.grid);
+    resample(ex, image, labels, sample.image, sample.labels, control, plan.place.mirrored ? swap : Tensor(), resample_params(plan, {0, 0, 0}));
   }
+  vary_intensity(ex, image, plan.intensity);
 }
 
 }  // namespace vg

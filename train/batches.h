@@ -4,8 +4,8 @@
 #include <array>
 #include <span>
 
-#include "train/config.h"
-#include "train/dataset.h"
+#include "kernels/kernel.h"
+#include "train/augment.h"
 
 namespace vg {
 
@@ -15,23 +15,48 @@ struct Batch {
   std::vector<int> samples;  // which training samples
 };
 
+// A batch that a device is to make: what was drawn, and one piece of memory with all that its patches read.
+struct CutBatch {
+  struct Item {
+    PatchPlan plan;
+    Box box;  // of the sample; for a plain plan its image and labels are the patch itself
+    std::int64_t image = 0, labels = 0, control = 0;  // where they begin in `memory`, bytes
+  };
+  std::vector<Item> items;
+  std::vector<int> samples;
+  Tensor memory;           // (bytes) u8, cpu
+  std::int64_t bytes = 0;
+  std::int64_t reads = 0;  // so many at its beginning are read on the device; plain patches lie behind
+};
+
 class BatchSource {
  public:
   // `patch`: D, H, W. `order`: sample indices, `batch` for each step, instead of the seed's shuffling; runs must not be longer.
   BatchSource(const Dataset& data, const TrainConfig& config, std::array<std::int64_t, 3> patch, std::vector<std::int32_t> order = {});
 
   std::int64_t steps_per_epoch() const { return steps_per_epoch_; }
+  Shape image_shape() const;  // of a batch
+  Shape label_shape() const;
+  // The batch of a step, made on the cpu.
   Batch at(std::int64_t step) const;
+  // The same in two halves. `cut` draws, and copies rows. `make` runs the kernels for all patches that are not plain, with the batch's first `reads` bytes
+  // on the device in `memory`, and varies the intensity of all; who calls it has copied the plain patches into images and labels. swap: swap_table there.
+  CutBatch cut(std::int64_t step) const;
+  CutBatch drawn(std::int64_t step) const;  // `cut` without its memory: what it will hold
+  void make(const Exec& ex, const CutBatch& batch, Tensor& memory, const Tensor& swap, Tensor& images, Tensor& labels) const;
+
+  const Tensor& swap() const { return swap_; }  // swap_table of the data
 
  private:
   int sample_of(std::int64_t step, int item) const;
-  void fill(std::int64_t step, int item, int sample, float* image, std::uint8_t* labels) const;
+  PatchPlan plan_of(std::int64_t step, int item, int sample) const;
 
   const Dataset& data_;
   const TrainConfig& config_;
   std::array<std::int64_t, 3> patch_;
   std::vector<std::int32_t> order_;
   std::int64_t steps_per_epoch_ = 1;
+  Tensor swap_;
   bool cuts_ = false;  // is any patch smaller than its image?
   std::vector<std::vector<std::vector<std::int64_t>>> places_;  // [sample][class]: some voxels of that class, to centre patches on
 };

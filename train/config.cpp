@@ -8,6 +8,8 @@ namespace vg {
 
 namespace {
 
+constexpr double kMostBending = 0.4;  // of the control points' distance
+
 void check(const TrainConfig& c, const std::string& where) {
   const auto among = [&](const char* key, const std::string& value, std::initializer_list<const char*> known) {
     std::string list;
@@ -28,7 +30,9 @@ void check(const TrainConfig& c, const std::string& where) {
   within("optimizer.clip_norm", c.optimizer.clip_norm, 0.0, 1e30), within("schedule.rate", c.schedule.rate, 0.0, 1e30);
   within("schedule.rise", c.schedule.rise, 0.0, 1.0), within("augment.intensity", c.augment.intensity, 0.0, 1.0);
   within("augment.noise", c.augment.noise, 0.0, 1.0), within("augment.affine", c.augment.affine, 0.0, 1.0);
-  within("augment.scaling", c.augment.scaling, 0.0, 10.0);
+  within("augment.scaling", c.augment.scaling, 0.0, 10.0), within("augment.elastic", c.augment.elastic, 0.0, 1.0);
+  within("augment.elastic_spacing", c.augment.elastic_spacing, 4.0, 4096.0);
+  within("augment.elastic_magnitude", c.augment.elastic_magnitude, 0.0, kMostBending * c.augment.elastic_spacing);
   within("batch", c.batch, 1, 4096), within("foreground", c.foreground, 0.0, 1.0), within("overlap", c.overlap, 0.0, 0.99);
   const std::pair<const char*, std::int64_t> counts[] = {
       {"epochs", c.epochs}, {"steps", c.steps}, {"steps_per_epoch", c.steps_per_epoch}, {"schedule.warmup", c.schedule.warmup}};
@@ -63,7 +67,8 @@ Json to_json(const TrainConfig& c) {
            {{"ce_weight", c.loss.ce_weight}, {"dice_weight", c.loss.dice_weight}, {"smooth_numerator", c.loss.smooth_numerator},
             {"smooth_denominator", c.loss.smooth_denominator}, {"background", c.loss.background}, {"per_sample", c.loss.per_sample}}},
           {"augment",
-           {{"flip", a.flip}, {"intensity", a.intensity}, {"noise", a.noise}, {"affine", a.affine}, {"rotation", a.rotation}, {"scaling", a.scaling}}},
+           {{"flip", a.flip}, {"intensity", a.intensity}, {"noise", a.noise}, {"affine", a.affine}, {"rotation", a.rotation}, {"scaling", a.scaling},
+            {"elastic", a.elastic}, {"elastic_spacing", a.elastic_spacing}, {"elastic_magnitude", a.elastic_magnitude}}},
           {"batch", c.batch}, {"patch", c.patch}, {"foreground", c.foreground}, {"epochs", c.epochs}, {"steps", c.steps},
           {"steps_per_epoch", c.steps_per_epoch}, {"overlap", c.overlap}, {"seed", c.seed}, {"exact", c.exact},
           {"precision", c.precision}, {"loss_scale", c.loss_scale}, {"scale_interval", c.scale_interval}};
@@ -104,7 +109,8 @@ TrainConfig train_config_from_json(const Json& j, const std::string& where) {
   section("augment", [&](JsonFields& s) {
     AugmentConfig& o = c.augment;
     s.get_to("flip", o.flip), s.get_to("intensity", o.intensity), s.get_to("noise", o.noise), s.get_to("affine", o.affine);
-    s.get_to("rotation", o.rotation), s.get_to("scaling", o.scaling);
+    s.get_to("rotation", o.rotation), s.get_to("scaling", o.scaling), s.get_to("elastic", o.elastic);
+    s.get_to("elastic_spacing", o.elastic_spacing), s.get_to("elastic_magnitude", o.elastic_magnitude);
   });
   f.get_to("batch", c.batch), f.get_to("patch", c.patch), f.get_to("foreground", c.foreground), f.get_to("epochs", c.epochs), f.get_to("steps", c.steps);
   f.get_to("steps_per_epoch", c.steps_per_epoch), f.get_to("overlap", c.overlap), f.get_to("seed", c.seed), f.get_to("exact", c.exact);

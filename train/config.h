@@ -13,8 +13,12 @@ struct AugmentConfig {
   bool flip = false;          // along the left-right axis, exchanging paired labels; never where no pairs are known
   double intensity = 0.0;     // probability of random brightness, contrast and gamma
   double noise = 0.0;         // probability of Gaussian noise
-  double affine = 0.0;        // probability of a random rotation, scaling and shift
+  double affine = 0.0;        // probability of a random rotation and scaling
   double rotation = 15.0, scaling = 0.15;  // degrees; part
+  double elastic = 0.0;       // probability of a random bending
+  // Of its control points, in voxels: their distance, and the largest displacement of one along an axis, at most 0.4 of the distance: up to there a cubic
+  // B-spline cannot fold (Choi, Lee, Graphical Models 62, 2000).
+  double elastic_spacing = 32.0, elastic_magnitude = 8.0;
 };
 
 struct TrainConfig {

@@ -2,19 +2,27 @@
 // waits are the GPU's, not the host's.
 #include "train/feeder.h"
 
+#include <algorithm>
+
 namespace vg {
 namespace {
 
-// `to` becomes a tensor like `like`, if it is not one.
-void fit(Tensor& to, const Tensor& like, Device device) {
-  if (!to.defined() || !(to.shape() == like.shape())) to = Tensor(like.shape(), like.dtype(), device);
-}
+constexpr std::int64_t kForeseen = 64;  // steps whose draws say how much memory patches are made of
 
 }  // namespace
 
 Feeder::Feeder(Device device, const BatchSource& batches, std::int64_t first, std::int64_t end)
-    : device_(device), batches_(batches), loading_step_(first), end_(end), stream_(device), places_{Place(device), Place(device)} {
-  if (first < end) loading_ = std::async(std::launch::async, [this, first] { return batches_.at(first); });
+    : device_(device), batches_(batches), loading_step_(first), end_(end), stream_(device), scratch_(device), places_{Place(device), Place(device)} {
+  load();
+  if (device == kCpu) return;
+  swap_ = copy_to(batches.swap(), device);
+  std::int64_t reads = 0;
+  for (std::int64_t step = first; step < std::min(end, first + kForeseen); ++step) reads = std::max(reads, batches.drawn(step).reads);
+  for (Place& p : places_) {
+    p.images = Tensor(batches.image_shape(), DType::f32, device), p.labels = Tensor(batches.label_shape(), DType::u8, device);
+    p.memory = Tensor({reads}, DType::u8, device);
+    p.used.record(nullptr);  // whose memory it was before
+  }
 }
 
 // The copies are done before the places' memory goes back to the pool, which knows the default stream alone.
@@ -26,21 +34,43 @@ Feeder::~Feeder() {
   }
 }
 
+void Feeder::load() {
+  if (loading_step_ >= end_) return;
+  loading_ = std::async(std::launch::async, [this, step = loading_step_] {
+    return device_ == kCpu ? Loaded{batches_.at(step), {}} : Loaded{{}, batches_.cut(step)};
+  });
+}
+
 void Feeder::upload() {
-  const Batch batch = loading_.get();
-  if (++loading_step_ < end_) loading_ = std::async(std::launch::async, [this, step = loading_step_] { return batches_.at(step); });
+  Loaded loaded = loading_.get();
+  ++loading_step_;
+  load();
   Place& p = places_[next_];
-  p.host_labels = batch.labels;
   if (device_ == kCpu) {
-    p.images = batch.images, p.labels = batch.labels;
+    p.images = loaded.batch.images, p.labels = loaded.batch.labels;
   } else {
-    const bool fresh = !p.images.defined() || !(p.images.shape() == batch.images.shape());
-    fit(p.images, batch.images, device_), fit(p.labels, batch.labels, device_);
-    if (fresh) p.used.record(nullptr);  // whose memory it was before
+    p.batch = std::move(loaded.cut);
+    if (p.memory.elements() < p.batch.reads) {
+      p.memory = Tensor({p.batch.reads}, DType::u8, device_);
+      p.used.record(nullptr);
+    }
     p.used.hold(stream_.handle());
-    copy(p.images, batch.images, stream_.handle());
-    copy(p.labels, batch.labels, stream_.handle());
+    const Tensor& from = p.batch.memory;
+    if (p.batch.reads > 0) {
+      Tensor to = p.memory.range(0, {p.batch.reads});
+      copy(to, from.range(0, {p.batch.reads}), stream_.handle());
+    }
+    for (std::size_t i = 0; i < p.batch.items.size(); ++i) {
+      const CutBatch::Item& item = p.batch.items[i];
+      if (!item.plan.plain()) continue;
+      Shape image = p.images.shape(), labels = p.labels.shape();
+      image[0] = labels[0] = 1;
+      Tensor to_image = p.images.range(static_cast<std::int64_t>(i) * image.elements(), image), to_labels = p.labels.range(static_cast<std::int64_t>(i) * labels.elements(), labels);
+      copy(to_image, wrap(p.batch.memory.data<std::uint8_t>() + item.image, image, DType::f32), stream_.handle());
+      copy(to_labels, wrap(p.batch.memory.data<std::uint8_t>() + item.labels, labels, DType::u8), stream_.handle());
+    }
     p.copied.record(stream_.handle());
+    p.batch.memory = Tensor();
   }
   uploaded_ = true;
 }
@@ -49,8 +79,9 @@ Feeder::Fed Feeder::next() {
   if (!uploaded_) upload();
   Place& p = places_[next_];
   p.copied.hold(nullptr);
+  if (!(device_ == kCpu)) batches_.make(Exec{device_, &scratch_}, p.batch, p.memory, swap_, p.images, p.labels);
   next_ = 1 - next_, uploaded_ = false;
-  return {p.images, p.labels, p.host_labels};
+  return {p.images, p.labels};
 }
 
 void Feeder::prefetch() {

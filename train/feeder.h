@@ -1,9 +1,9 @@
-// Batches on the device, one ahead of training: a thread cuts the next batch while the device computes, and its copy to a GPU runs on a stream of its
-// own beside the kernels of the step before. Two places on the device take turns.
+// Batches on the device, one ahead of training: a thread cuts the next batch while the device computes, its copy to a GPU runs on a stream of its
+// own beside the kernels of the step before, and the GPU turns, bends and brightens the patches itself. Two places on the device take turns.
 #pragma once
 #include <future>
 
-#include "layers/context.h"
+#include "kernels/scratch.h"
 #include "tensor/stream.h"
 #include "train/batches.h"
 
@@ -19,7 +19,6 @@ class Feeder {
 
   struct Fed {
     Tensor images, labels;  // on the device, in order with its default stream
-    Tensor host_labels;
   };
   // The batch of the next step. Valid until the call after the next.
   Fed next();
@@ -29,16 +28,25 @@ class Feeder {
  private:
   struct Place {
     explicit Place(Device d) : used(d), copied(d) {}
-    Tensor images, labels, host_labels;
+    Tensor images, labels, memory;  // memory: what patches are made of
+    CutBatch batch;
     Mark used, copied;  // on the default stream, on the loading stream
   };
+  // On the cpu the thread makes the whole batch.
+  struct Loaded {
+    Batch batch;
+    CutBatch cut;
+  };
+  void load();
   void upload();
 
   Device device_;
   const BatchSource& batches_;
   std::int64_t loading_step_, end_;  // loading_step_: the one that `loading_` cuts
-  std::future<Batch> loading_;
+  std::future<Loaded> loading_;
   Stream stream_;
+  ScratchOwner scratch_;
+  Tensor swap_;
   Place places_[2];
   int next_ = 0;           // the place of the next step
   bool uploaded_ = false;  // is its copy on the way?

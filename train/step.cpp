@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/optim.h"
+#include "kernels/resample.h"
 #include "layers/tape.h"
 #include "tensor/error.h"
 
@@ -11,17 +12,15 @@ namespace vg {
 namespace {
 
 // Labels of a coarser head: of each block of voxels the one in the middle.
-Tensor coarser(const Tensor& labels, const Shape& to) {
-  const Shape& s = labels.shape();
-  Tensor out(to, DType::u8, kCpu);
-  const std::int64_t f[3] = {s.d() / to.d(), s.h() / to.h(), s.w() / to.w()};
-  auto* y = out.data<std::uint8_t>();
-  for (std::int64_t n = 0; n < to.n(); ++n)
-    for (std::int64_t z = 0; z < to.d(); ++z)
-      for (std::int64_t h = 0; h < to.h(); ++h)
-        for (std::int64_t w = 0; w < to.w(); ++w)
-          *y++ = labels.data<std::uint8_t>()[((n * s.d() + z * f[0] + f[0] / 2) * s.h() + h * f[1] + f[1] / 2) * s.w() + w * f[2] + f[2] / 2];
-  return out;
+void coarsen(const Exec& ex, Tensor& to, const Tensor& labels) {
+  ResampleParams p;
+  for (int a = 0; a < 3; ++a) {
+    const std::int64_t factor = labels.shape()[a + 1] / to.shape()[a + 1];
+    p.matrix[a][a] = static_cast<double>(factor);
+    p.centre[a] = static_cast<double>(to.shape()[a + 1] - 1) / 2.0 * static_cast<double>(factor) + static_cast<double>(factor / 2);
+  }
+  Tensor none;
+  resample(ex, none, to, none, labels, none, none, p);
 }
 
 }  // namespace
@@ -46,7 +45,6 @@ void TrainStep::run(const Feeder::Fed& batch, const Rates& rates) {
     if (!fits) images_ = Tensor(batch.images.shape(), DType::f32, ctx_.device);
     copy(images_, batch.images), copy(labels_[0], batch.labels);
   }
-  for (std::size_t i = 1; i < labels_.size(); ++i) copy(labels_[i], coarser(batch.host_labels, labels_[i].shape()));
   optimizer_.begin_step(rates);
   step_.run();
 }
@@ -55,6 +53,7 @@ void TrainStep::compute() {
   Tape tape;
   ctx_.tape = &tape, ctx_.training = true, ctx_.precision = precision_;
   net_.params.zero_grad();
+  for (std::size_t i = 1; i < labels_.size(); ++i) coarsen(ctx_.exec(), labels_[i], labels_[0]);
   const std::vector<Value> heads = vg::run(ctx_, net_, Value{images_});
   Value total;
   Tensor finest;  // (4): loss, ce, 1 - Dice, voxels

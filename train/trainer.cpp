@@ -59,7 +59,8 @@ TrainState load_checkpoint(const std::string& path, Network& net, Optimizer& opt
   const Model m = read_model(path);
   const auto found = m.other.find("train.state");
   if (found == m.other.end()) fail(ErrorCode::bad_file, "{}: a model, but not a checkpoint (no training state)", path);
-  const Json then = m.provenance.value("config", Json::object()), now = to_json(config);
+  // Written in full again: what did not exist yet when the run was started has its default.
+  const Json then = to_json(train_config_from_json(m.provenance.value("config", Json::object()), path + ": config")), now = to_json(config);
   for (const auto& item : now.items())
     require(then.contains(item.key()) && then[item.key()] == item.value(), "{}: was started with {} = {}, but now it is {}; resume with the same configuration",
             path, item.key(), then.value(item.key(), Json()).dump(), item.value().dump());

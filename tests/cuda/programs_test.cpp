@@ -25,8 +25,11 @@ struct Setting {
 
 class CudaPrograms : public testing::Test {
  protected:
-  CudaPrograms() {
-    put_bytes(folder_ / "c.json", R"({"network": {"features": [4, 6, 8], "deep_supervision": 1}, "batch": 2, "seed": 5, "steps": 4, "augment": {"flip": true, "intensity": 0.5}})");
+  CudaPrograms() { configure(R"("patch": [8, 8, 12],)"); }
+  // Patches of all kinds: copied, mirrored, turned, bent, brightened, noisy.
+  void configure(const std::string& patch) const {
+    put_bytes(folder_ / "c.json", R"({"network": {"features": [4, 6, 8], "deep_supervision": 1}, "batch": 2, "seed": 5, "steps": 4, )" + patch + R"("augment":
+        {"flip": true, "intensity": 0.5, "noise": 0.5, "affine": 0.4, "elastic": 0.4, "elastic_spacing": 6, "elastic_magnitude": 2.4}})");
   }
   Result train(const std::string& device, const std::string& name, const Words& more = {}) const {
     Words a = {"--phantom", "--phantoms", "4", "--grid", "16", "12", "16", "--spacing", "0", "--config", folder_ / "c.json", "-q", "-o", folder_ / name, "--device", device};
@@ -111,17 +114,18 @@ TEST_F(CudaPrograms, AnOldGpuRefusesBf16) {
   EXPECT_EQ(done.code, 0) << done.err;
 }
 
-// Batches go up while the step before is computed: from the second step on, images and labels. The first step is launched kernel by kernel, the others are
+// Batches go up while the step before is computed, from the second step on: what turned patches are made of in one piece, others as images and labels. The first step is launched kernel by kernel, the others are
 // replays; two steps are an epoch, after which validation takes place and the step is recorded anew.
 TEST_F(CudaPrograms, CopiesRunBesideKernelsAndStepsAreReplayed) {
   const Setting lazy("VG_CUDA_FAKE", "report");
+  configure("");  // whole images: no windows in validation, which would be replayed, too
   const Result r = train("cuda", "report", {"--steps", "6"});
   EXPECT_EQ(r.code, 0);
   long long kernels = 0, copies = 0, beside = 0, replays = 0;
   ASSERT_EQ(std::sscanf(r.err.c_str(), "fake CUDA runtime: %lld kernels, %lld copies, %lld of them beside kernels, %lld replays", &kernels, &copies, &beside, &replays), 4)
       << r.err;
   EXPECT_EQ(replays, 5) << r.err;
-  EXPECT_GE(beside, 8) << r.err;
+  EXPECT_GE(beside, 5) << r.err;
   EXPECT_LT(beside, copies);
 }
 

@@ -36,7 +36,7 @@ std::vector<double> varied(const std::vector<float>& x, const IntensityParams& p
 TEST(VaryIntensity, FollowsTheFormula) {
   const IntensityParams cases[] = {{.gamma = 0.7f}, {.contrast = 1.2f, .brightness = -0.2f}, {.noise = 0.1f, .key = 0xfedcba9876543210ull},
                                    {.gamma = 1.4f, .contrast = 0.8f, .brightness = 0.25f, .noise = 0.5f, .key = 3}};
-  for (const std::int64_t n : {1, 7, 33, 128, 5003, 70000, 300004})
+  for (const std::int64_t n : {1, 7, 33, 128, 5003, 20001, 70000, 300004})
     for (const IntensityParams& p : cases) {
       if (n > 5003 && &p != &cases[3]) continue;
       SCOPED_TRACE(std::to_string(n) + " numbers, case " + std::to_string(&p - cases));

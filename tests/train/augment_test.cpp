@@ -16,11 +16,13 @@ struct Patch {
   std::vector<std::uint8_t> labels;
 };
 
+Patch read(const Sample& s, const Dataset& d, const PatchPlan& plan, const std::array<std::int64_t, 3>& size) {
+  Tensor image({1, size[0], size[1], size[2], s.image.shape().c()}, DType::f32, kCpu), labels({1, size[0], size[1], size[2], 1}, DType::u8, kCpu);
+  make_patch(s, plan, swap_table(d), image, labels);
+  return {to_host<float>(image), to_host<std::uint8_t>(labels)};
+}
 Patch read(const Sample& s, const Dataset& d, const PatchPlace& place, const std::array<std::int64_t, 3>& size) {
-  const auto voxels = static_cast<std::size_t>(size[0] * size[1] * size[2]);
-  Patch p{std::vector<float>(voxels * static_cast<std::size_t>(s.image.shape().c()), NAN), std::vector<std::uint8_t>(voxels, 99)};
-  read_patch(s, d, place, size, p.image.data(), p.labels.data());
-  return p;
+  return read(s, d, PatchPlan{.place = place, .bend = {}, .intensity = {}}, size);
 }
 
 // Left putamen in the lower half of W, right in the upper, a stem in the middle column.
@@ -51,11 +53,11 @@ TEST(Augment, ProbabilityZeroIsAPlainCopy) {
   const Shape extents = {3, 5, 7};
   const Sample s = sided(extents, 2);
   Random random(5);
-  const PatchPlace place = draw_place(random, AugmentConfig{}, d, middle(extents));
-  EXPECT_TRUE(place.whole_voxels);
-  EXPECT_FALSE(place.mirrored);
-  Patch p = read(s, d, place, {3, 5, 7});
-  vary_intensity(random, AugmentConfig{}, p.image.data(), 105, 2);
+  const PatchPlan plan = draw_plan(random, AugmentConfig{}, d, middle(extents), {3, 5, 7});
+  EXPECT_TRUE(plan.plain());
+  EXPECT_FALSE(plan.intensity.changes());
+  EXPECT_EQ(random.position(), 0u);
+  const Patch p = read(s, d, plan, {3, 5, 7});
   EXPECT_EQ(p.image, to_host<float>(s.image));
   EXPECT_EQ(p.labels, to_host<std::uint8_t>(s.labels));
 }
@@ -204,32 +206,118 @@ TEST(Augment, ImagesAreInterpolatedLinearly) {
   EXPECT_EQ(read(s, d, place, {1, 1, 5}).image, (std::vector<float>{0.25f, 1.25f, 2.25f, 3.25f, 3.0f}));
 }
 
-TEST(Augment, IntensityVariesWithinReasonAndNoiseIsNoise) {
-  std::vector<float> ramp(1000);
-  for (std::size_t i = 0; i < ramp.size(); ++i) ramp[i] = static_cast<float>(i) / 250.0f - 2.0f;
-  int changed = 0;
-  for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    Random random(seed);
-    std::vector<float> v = ramp;
-    vary_intensity(random, {.intensity = 0.5}, v.data(), 1000, 1);
-    if (v == ramp) continue;
-    ++changed;
-    for (std::size_t i = 1; i < v.size(); ++i) ASSERT_GE(v[i], v[i - 1]) << "brightness, contrast and gamma keep the order";
-    ASSERT_TRUE(v.front() > -4 && v.back() < 4);
+// Draws that were there before keep their place: whoever asks for no bending gets the numbers of a program that knew none.
+TEST(Augment, BendingIsDrawnLast) {
+  const Dataset d = test::empty_dataset(3, 1);
+  AugmentConfig c{.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5};
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    Random a(seed), b(seed);
+    c.elastic = 0;
+    const PatchPlan without = draw_plan(a, c, d, {9, 8, 7}, {16, 16, 16});
+    c.elastic = 1;
+    const PatchPlan with = draw_plan(b, c, d, {9, 8, 7}, {16, 16, 16});
+    EXPECT_EQ(without.place.m[0][1], with.place.m[0][1]);
+    EXPECT_EQ(without.place.mirrored, with.place.mirrored);
+    EXPECT_EQ(without.intensity.gamma, with.intensity.gamma);
+    EXPECT_EQ(without.intensity.key, with.intensity.key);
+    EXPECT_LT(a.position(), b.position());
+    EXPECT_FALSE(with.plain());
   }
-  EXPECT_TRUE(changed > 8 && changed < 32) << changed << " of 40";
-  Random random(3);
-  std::vector<float> v = ramp;
-  vary_intensity(random, {.noise = 1.0}, v.data(), 1000, 1);
-  double mean = 0, square = 0;
-  for (std::size_t i = 0; i < v.size(); ++i) mean += v[i] - ramp[i], square += (v[i] - ramp[i]) * (v[i] - ramp[i]);
-  EXPECT_NEAR(mean / 1000, 0.0, 0.02);
-  EXPECT_GT(square, 0.0);
-  EXPECT_LT(std::sqrt(square / 1000), 0.12);
-  // A constant patch has no range to take a gamma of.
-  std::vector<float> flat(10, 0.5f);
-  vary_intensity(random, {.intensity = 1.0}, flat.data(), 10, 1);
-  for (float x : flat) EXPECT_TRUE(std::isfinite(x));
+}
+
+// Control points stay within the magnitude; flat data bend in their plane alone.
+TEST(Augment, BendingIsDrawnWithinTheMagnitude) {
+  for (const int dims : {2, 3}) {
+    const Dataset d = test::empty_dataset(dims, 1);
+    const AugmentConfig c{.elastic = 1.0, .elastic_spacing = 10, .elastic_magnitude = 4};
+    float most = 0;
+    for (std::uint64_t seed = 0; seed < 50; ++seed) {
+      Random random(seed);
+      const std::array<std::int64_t, 3> patch = {dims == 2 ? 1 : 20, 31, 32};
+      const PatchBend b = draw_bend(random, c, d, patch);
+      EXPECT_EQ(b.grid, (Shape{1, dims == 2 ? 1 : 5, 7, 7, 3}));
+      ASSERT_EQ(b.control.size(), static_cast<std::size_t>(b.grid.elements()));
+      for (std::size_t i = 0; i < b.control.size(); ++i) {
+        most = std::max(most, std::fabs(b.control[i]));
+        ASSERT_TRUE(dims == 3 || i % 3 != 0 || b.control[i] == 0.0f);
+      }
+    }
+    EXPECT_LE(most, 4.0f);
+    EXPECT_GT(most, 3.5f);
+  }
+}
+
+// A head bent as strongly as the configuration allows is not folded: along every axis the place that is read moves on from voxel to voxel. An image of
+// coordinates shows the places.
+TEST(Augment, BendingFoldsNothing) {
+  const Dataset d = test::empty_dataset(3, 3);
+  constexpr std::int64_t n = 48;
+  Sample s = test::numbered_sample("s", {n, n, n}, 3, [](auto...) { return 0; });
+  for (std::int64_t v = 0; v < n * n * n; ++v)
+    for (int a = 0; a < 3; ++a) s.image.data<float>()[v * 3 + a] = static_cast<float>(a == 0 ? v / (n * n) : a == 1 ? v / n % n : v % n);
+  const AugmentConfig c{.elastic = 1.0, .elastic_spacing = 8, .elastic_magnitude = 3.2};
+  constexpr std::int64_t e = 24;
+  double moved = 0;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    Random random(seed);
+    const Patch p = read(s, d, draw_plan(random, c, d, {23.5, 23.5, 23.5}, {e, e, e}), {e, e, e});
+    const auto at = [&](std::int64_t z, std::int64_t y, std::int64_t x, int a) { return static_cast<double>(p.image[static_cast<std::size_t>(((z * e + y) * e + x) * 3 + a)]); };
+    for (std::int64_t z = 0; z + 1 < e; ++z)
+      for (std::int64_t y = 0; y + 1 < e; ++y)
+        for (std::int64_t x = 0; x + 1 < e; ++x) {
+          double j[3][3];
+          for (int a = 0; a < 3; ++a) {
+            j[a][0] = at(z + 1, y, x, a) - at(z, y, x, a), j[a][1] = at(z, y + 1, x, a) - at(z, y, x, a), j[a][2] = at(z, y, x + 1, a) - at(z, y, x, a);
+            moved = std::max(moved, std::fabs(at(z, y, x, a) - static_cast<double>(a == 0 ? z : a == 1 ? y : x) - 12.0));
+          }
+          const double volume = j[0][0] * (j[1][1] * j[2][2] - j[1][2] * j[2][1]) - j[0][1] * (j[1][0] * j[2][2] - j[1][2] * j[2][0]) + j[0][2] * (j[1][0] * j[2][1] - j[1][1] * j[2][0]);
+          ASSERT_GT(volume, 0.0) << "seed " << seed << " voxel " << z << " " << y << " " << x;
+        }
+  }
+  EXPECT_GT(moved, 1.0);
+  EXPECT_LT(moved, 3.2);
+}
+
+// What the patch reads lies in the box: with all that is outside it taken away, the patch is the same.
+TEST(Augment, ThePatchReadsNothingBeyondItsReach) {
+  const Dataset d = test::empty_dataset(3, 1);
+  const Shape extents = {30, 34, 38};
+  const Sample s = sided(extents);
+  const AugmentConfig c{.flip = true, .affine = 0.7, .rotation = 40, .scaling = 0.4, .elastic = 0.7, .elastic_spacing = 6, .elastic_magnitude = 2.4};
+  const std::array<std::int64_t, 3> patch = {9, 10, 12};
+  int smaller = 0, at_the_border = 0;
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    Random random(seed);
+    const std::array<double, 3> centre = {4.0 + static_cast<double>(random.below(22)), 4.5 + static_cast<double>(random.below(25)), 5.5 + static_cast<double>(random.below(27))};
+    const PatchPlan plan = draw_plan(random, c, d, centre, patch);
+    const Box box = reach(plan, patch, s.image.shape());
+    Sample part = s;
+    const auto& e = box.extents;
+    part.image = Tensor({1, e[0], e[1], e[2], 1}, DType::f32, kCpu), part.labels = Tensor({1, e[0], e[1], e[2], 1}, DType::u8, kCpu);
+    copy_box(s, box, part.image.data<float>(), part.labels.data<std::uint8_t>());
+    PatchPlan moved = plan;
+    for (std::size_t a = 0; a < 3; ++a) moved.place.centre[a] -= static_cast<double>(box.start[a]), at_the_border += box.start[a] == 0;
+    smaller += e[0] * e[1] * e[2] < s.image.elements() / 2;
+    const Patch whole = read(s, d, plan, patch), cut = read(part, d, moved, patch);
+    ASSERT_EQ(whole.image, cut.image) << "seed " << seed;
+    ASSERT_EQ(whole.labels, cut.labels) << "seed " << seed;
+  }
+  EXPECT_GT(smaller, 20);
+  EXPECT_GT(at_the_border, 20);
+}
+
+TEST(Augment, IntensityIsDrawnWithinReason) {
+  int changed = 0, noisy = 0;
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    Random random(seed);
+    const IntensityParams p = draw_intensity(random, {.intensity = 0.5, .noise = 0.25});
+    changed += p.gamma != 1.0f, noisy += p.noise != 0.0f;
+    EXPECT_TRUE(p.contrast >= 0.75f && p.contrast <= 1.25f && std::fabs(p.brightness) <= 0.25f && p.gamma > 0.7f && p.gamma < 1.42f);
+    EXPECT_TRUE(p.noise >= 0.0f && p.noise <= 0.1f && (p.key != 0) == (p.noise != 0.0f));
+    EXPECT_EQ(p.changes(), p.gamma != 1.0f || p.noise != 0.0f);
+  }
+  EXPECT_TRUE(changed > 160 && changed < 240) << changed;
+  EXPECT_TRUE(noisy > 65 && noisy < 135) << noisy;
 }
 
 }  // namespace

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 
+#include "kernels/scratch.h"
 #include "tensor/parallel.h"
 #include "tests/train/data_sets.h"
 
@@ -40,7 +42,7 @@ TrainConfig config(int batch, std::uint64_t seed = 1) {
 TEST(Batches, AreFunctionsOfSeedAndStepAlone) {
   const Dataset d = data_of(7, {5, 9, 11}, 2);
   TrainConfig c = config(3), other = config(3, 2);
-  c.augment = other.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5};
+  c.augment = other.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5, .elastic = 0.5, .elastic_spacing = 4, .elastic_magnitude = 1.6};
   const BatchSource a(d, c, {4, 4, 8}), b(d, c, {4, 4, 8}), e(d, other, {4, 4, 8});
   std::vector<Batch> forwards;
   for (std::int64_t s = 0; s < 6; ++s) forwards.push_back(a.at(s));
@@ -195,6 +197,47 @@ TEST(Batches, APatchLargerThanTheImageIsFilledUpWithZeros) {
         EXPECT_EQ(b.images.data<float>()[at], inside ? static_cast<float>(1 + (z * 4 + y - 2) * 5 + x) : 0.0f) << z << " " << y << " " << x;
         EXPECT_EQ(b.labels.data<std::uint8_t>()[at], inside && z == 2 && y == 5 && x == 4 ? 1 : 0);
       }
+}
+
+// A device that is given what `cut` has cut makes the batch that the cpu makes at once: the same bits on the cpu, the same numbers on sim.
+TEST(Batches, AreTheSameInTwoHalves) {
+  const Dataset d = data_of(5, {9, 12, 14}, 2);
+  TrainConfig c = config(3);
+  c.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.4, .elastic = 0.4, .elastic_spacing = 4, .elastic_magnitude = 1.6};
+  const BatchSource source(d, c, {4, 8, 8});
+  int plain = 0, made = 0;
+  for (std::int64_t step = 0; step < 12; ++step) {
+    const Batch whole = source.at(step);
+    const CutBatch cut = source.cut(step);
+    EXPECT_EQ(cut.samples, whole.samples);
+    for (const Device device : {kCpu, kSim}) {
+      ScratchOwner scratch(device);
+      Tensor images = zeros(source.image_shape(), DType::f32, device), labels = zeros(source.label_shape(), DType::u8, device);
+      for (std::size_t i = 0; i < cut.items.size(); ++i) {
+        const CutBatch::Item& item = cut.items[i];
+        if (!item.plan.plain()) {
+          ++made;
+          continue;
+        }
+        ++plain;
+        EXPECT_GE(item.image, cut.reads);
+        std::memcpy(images.data<float>() + i * 4 * 8 * 8 * 2, cut.memory.data<std::uint8_t>() + item.image, 4 * 8 * 8 * 2 * sizeof(float));
+        std::memcpy(labels.data<std::uint8_t>() + i * 4 * 8 * 8, cut.memory.data<std::uint8_t>() + item.labels, 4 * 8 * 8);
+      }
+      Tensor memory = copy_to(cut.memory, device);
+      source.make(Exec{device, &scratch}, cut, memory, copy_to(source.swap(), device), images, labels);
+      if (device == kCpu) {
+        EXPECT_EQ(to_host<float>(images), to_host<float>(whole.images));
+        EXPECT_EQ(to_host<std::uint8_t>(labels), to_host<std::uint8_t>(whole.labels));
+        continue;
+      }
+      const std::vector<float> got = to_host<float>(images), want = to_host<float>(whole.images);
+      for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-4f * std::max(1.0f, std::fabs(want[i]))) << i;
+      EXPECT_EQ(to_host<std::uint8_t>(labels), to_host<std::uint8_t>(whole.labels));
+    }
+  }
+  EXPECT_GT(plain, 5);
+  EXPECT_GT(made, 30);
 }
 
 TEST(Batches, DefaultPatchesFitDataAndNetwork) {

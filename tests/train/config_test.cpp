@@ -37,7 +37,8 @@ TEST(TrainConfig, RoundTripKeepsEveryField) {
                 .high_momentum = 0.6};
   c.loss.ce_weight = 0.25f, c.loss.dice_weight = 0.75f, c.loss.smooth_numerator = 0.5f, c.loss.smooth_denominator = 0.25f,
   c.loss.background = true, c.loss.per_sample = true;
-  c.augment = {.flip = true, .intensity = 0.1, .noise = 0.2, .affine = 0.3, .rotation = 4, .scaling = 0.05};
+  c.augment = {.flip = true, .intensity = 0.1, .noise = 0.2, .affine = 0.3, .rotation = 4, .scaling = 0.05,
+               .elastic = 0.4, .elastic_spacing = 20, .elastic_magnitude = 7.5};
   c.batch = 3, c.patch = {32, 64}, c.foreground = 0.5, c.epochs = 9, c.steps = 10, c.steps_per_epoch = 11, c.overlap = 0.25,
   c.seed = 0xffffffffffffffffull;
   const Json j = to_json(c);
@@ -116,6 +117,8 @@ TEST(TrainConfig, WhatNobodyKnowsIsRefusedByName) {
       {R"({"schedule": {"kind": "linear"}})", "linear"},
       {R"({"schedule": {"rate": -1}})", "rate"},
       {R"({"augment": {"noise": 2}})", "noise"},
+      {R"({"augment": {"elastic": -1}})", "augment.elastic is -1"},
+      {R"({"augment": {"elastic_spacing": 20, "elastic_magnitude": 8.5}})", "elastic_magnitude is 8.5, wanted 0 to 8"},
   };
   for (const auto& [text, word] : cases) {
     const std::string message = refusal(text);

@@ -43,7 +43,7 @@ TrainConfig rich() {
   TrainConfig c = small();
   c.network.norm = "batch", c.network.deep_supervision = 1;
   c.optimizer.clip_norm = 1.0;
-  c.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5};
+  c.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5, .elastic = 0.5, .elastic_spacing = 5, .elastic_magnitude = 2};
   c.batch = 2, c.patch = {8, 8, 8}, c.epochs = 0, c.steps = 7, c.steps_per_epoch = 3;
   return c;
 }
@@ -77,7 +77,7 @@ TEST(Trainer, TheSameBitsForAnyNumberOfThreads) {
   const Dataset large = test::heads(6, 1, {1, 96, 80}, 1);
   TrainConfig flat = small();
   flat.network.features = {8, 16, 24}, flat.batch = 3, flat.epochs = 1;
-  flat.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5};
+  flat.augment = {.flip = true, .intensity = 0.5, .noise = 0.5, .affine = 0.5, .elastic = 0.5};
   for (const bool three_d : {false, true}) {
     std::vector<Files> all;
     for (const int threads : {1, 2, 3}) {
@@ -189,6 +189,21 @@ TEST(Trainer, ResumingRefusesAnotherConfigurationOtherDataAndNothing) {
   damaged[damaged.size() / 2] ^= 1;
   test::put_bytes(folder / "model/last.safetensors", damaged);
   EXPECT_NE(message_of(ErrorCode::bad_file, [&] { run(slices(), c, resume); }).find("SHA-256"), std::string::npos);
+}
+
+// A checkpoint of a program that knew fewer settings: those that it lacks have their defaults.
+TEST(Trainer, ResumesWhatAnEarlierProgramStarted) {
+  test::Folder folder;
+  TrainConfig c = small();
+  run(slices(), c, into(folder / "run"));
+  Model m = read_model(folder / "run/last.safetensors");
+  for (const char* key : {"elastic", "elastic_spacing", "elastic_magnitude"}) EXPECT_EQ(m.provenance["config"]["augment"].erase(key), 1u);
+  write_model(folder / "run/last.safetensors", m);
+  TrainOptions resume = into(folder / "run");
+  resume.resume = true;
+  EXPECT_TRUE(run(slices(), c, resume).finished);
+  c.augment.elastic = 0.5;
+  EXPECT_NE(message_of(ErrorCode::invalid_argument, [&] { run(slices(), c, resume); }).find("augment"), std::string::npos);
 }
 
 TEST(Trainer, OneFolderHasOneTrainer) {
