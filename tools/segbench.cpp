@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   io->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
   CLI::App* speedup = command("speedup", "the same work on this CPU and on a GPU, and what bounds an H100", bench::speedup);
   speedup->add_option("--cases", o.cases, "only these, e.g. unet3d,mesh256")->delimiter(',')->check(CLI::IsMember(bench::speedup_cases()));
+  speedup->add_option("--precision", o.precisions, "of the GPU, only these, e.g. fp32,bf16")->delimiter(',')->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
   speedup->add_option("--data", o.data, "folder of the test data (default: VG_TEST_DATA, else ../shared/data)");
   speedup->add_option("-n", o.repetitions, repeat)->check(CLI::PositiveNumber)->capture_default_str();
   speedup->add_option("--svg", out.svg, "also draw it into this file");

@@ -65,8 +65,9 @@ step "speed-up" 200 "$bin/segbench" speedup --cases "$cases" -n "$repetitions" -
 python3 - "$out/speedup.json" 2> /dev/null <<'PY' | tee -a "$summary"
 import json, sys
 for c in json.load(open(sys.argv[1]))["cases"]:
-    if "speedup" in c:
-        print("  %-10s %6.1f times as fast as this CPU (%.3g s), apart %.1e" % (c["case"], c["speedup"], sorted(c["gpu_seconds"])[len(c["gpu_seconds"]) // 2], c["apart"]))
+    for p, g in c.get("gpu", {}).items():
+        took = sorted(g.get("seconds", []))
+        print("  %-10s %s %s, apart %.1e" % (c["case"], p, "%6.1f times as fast as this CPU (%.3g s)" % (g["speedup"], took[len(took) // 2]) if took else "not timed", g["apart"]))
 PY
 if have python3 && python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
   step "PyTorch beside it" 90 python3 "$here/peer.py" ${quick:+--quick} > "$out/peer.json"

@@ -8,7 +8,6 @@
 #include "benchmarks/segbench/child.h"
 #include "infer/import.h"
 #include "layers/dynamic_unet.h"
-#include "layers/ops.h"
 #include "layers/unet.h"
 #include "nifti/volume.h"
 #include "tensor/os.h"
@@ -66,6 +65,7 @@ void TrainCase::random_batch(std::int64_t n, std::int64_t d, std::int64_t h, std
 
 TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_(options.device) {
   ctx_.convolution.allow = options.allow;
+  if (options.tf32) allow_tf32(ctx_.convolution, options.device);
   UnetConfig c;
   OptimizerConfig o;
   if (name == "unet3d" || name == "monai_unet") {
@@ -101,19 +101,13 @@ TrainCase::TrainCase(const std::string& name, const CaseOptions& options) : ctx_
   }
   x_ = copy_to(x_, options.device), y_ = copy_to(y_, options.device);
   optimizer_ = std::make_unique<Optimizer>(o, net_->params);
+  step_ = std::make_unique<TrainStep>(ctx_, *net_, *optimizer_, loss_, options.precision);
 }
 
 float TrainCase::step() {
-  Tape tape;
-  ctx_.tape = &tape, ctx_.training = true;
-  net_->params.zero_grad();
-  const DiceCe loss = dice_ce(ctx_, vg::run(ctx_, *net_, Value{x_}).at(0), y_, loss_);
-  tape.backward(loss.loss, from_host(std::vector<float>{1.0f}, {1}, ctx_.device));
-  ctx_.tape = nullptr, ctx_.training = false;
-  net_->params.finish_grad(ctx_.exec());
-  const float value = to_host<float>(loss.result)[0];
+  step_->run({x_, y_}, {rate_, -1.0});
+  const float value = step_->losses().total;
   if (!std::isfinite(value)) fail(ErrorCode::numeric, "training step: the loss is {}", value);
-  optimizer_->step(ctx_, {rate_, -1.0});
   return value;
 }
 
@@ -127,8 +121,9 @@ void TrainCase::export_to(const std::string& folder) const {
                     {.tensors = {{"x", x_}, {"y", y_}}, .metadata = {{"classes", std::to_string(net_->graph.out_channels())}, {"rate", std::to_string(rate_)}}});
 }
 
-InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_(options.device), scan_(data_folder(options) + "/t1/t1_crop.nii.gz"), whole_(name.starts_with("mesh256")), head_only_(name == "mesh256_head") {
+InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_(options.device), scan_(data_folder(options) + "/t1/t1_crop.nii.gz"), whole_(name.starts_with("mesh256")), head_only_(name == "mesh256_head"), precision_(options.precision) {
   ctx_.convolution.allow = options.allow;
+  if (options.tf32) allow_tf32(ctx_.convolution, options.device);
   if (name == "slices") {
     net_ = origin_network(44, options.device);
     image_ = Tensor({64, 1, 256, 256, 3}, DType::f32, kCpu);
@@ -158,14 +153,19 @@ InferCase::InferCase(const std::string& name, const CaseOptions& options) : ctx_
 void InferCase::run() {
   if (!whole_) {
     const double start = os::wall_seconds();
-    const Prediction p = net_ ? predict(ctx_, *net_, image_) : predict(ctx_, segmenter_->net, image_, predict_options(segmenter_->recipe));
+    PredictOptions how;
+    if (!net_) how = predict_options(segmenter_->recipe);
+    how.precision = precision_;
+    const Prediction p = predict(ctx_, net_ ? *net_ : segmenter_->net, image_, how);
     network_seconds_ = os::wall_seconds() - start;
     labels_.assign(p.labels.data<std::uint8_t>(), p.labels.data<std::uint8_t>() + p.labels.elements());
     return;
   }
   SegmentOptions options;
-  options.head_only = head_only_;
-  const Segmentation s = segment(ctx_, *segmenter_, read_volume(scan_), options);
+  options.head_only = head_only_, options.precision = precision_;
+  Volume scan = read_volume(scan_);
+  shape_ = scan.voxels.shape();
+  const Segmentation s = segment(ctx_, *segmenter_, std::move(scan), options);
   network_seconds_ = s.network_seconds;
   std::map<std::int32_t, std::uint8_t> index_of;
   for (int k = 0; k < segmenter_->net.graph.out_channels(); ++k) index_of[segmenter_->id_of(k)] = static_cast<std::uint8_t>(k);
@@ -181,8 +181,8 @@ void InferCase::run() {
 }
 
 std::vector<ChainLayer> InferCase::chain() const {
-  const Shape image = whole_ ? read_volume(scan_).voxels.shape() : image_.shape();
-  const auto chain = plane_chain(segmenter_->net.graph, image);
+  if (!segmenter_) return {};
+  const auto chain = plane_chain(segmenter_->net.graph, whole_ ? shape_ : image_.shape());
   require(chain.has_value(), "{}: not a chain of convolutions", scan_);
   return *chain;
 }

@@ -18,9 +18,9 @@
 
 #include "infer/planes.h"
 #include "infer/segment.h"
-#include "layers/tape.h"
 #include "kernels/loss.h"
 #include "train/optimizer.h"
+#include "train/step.h"
 
 namespace vg::bench {
 
@@ -28,6 +28,8 @@ struct CaseOptions {
   std::string data;  // folder of the test data; "": VG_TEST_DATA, else ../shared/data
   ConvAlgorithm::Allow allow = ConvAlgorithm::Allow::fast;
   Device device = kCpu;
+  DType precision = DType::f32;  // of activations; halves not on the cpu
+  bool tf32 = false;             // layers/context.h
 };
 std::string data_folder(const CaseOptions& o);
 
@@ -36,7 +38,8 @@ const std::vector<std::string>& infer_cases();  // likewise
 const std::vector<std::string>& speedup_cases();
 bool is_train_case(const std::string& name);
 
-// A network with its batch, loss and optimizer. step() is the inner loop of train/trainer.cpp without reading data and writing checkpoints.
+// A network with its batch, loss and optimizer. step() is the inner loop of train/trainer.cpp without reading data and writing checkpoints: on a GPU, the
+// first launches kernels, the second is recorded, all others are replays.
 class TrainCase {
  public:
   TrainCase(const std::string& name, const CaseOptions& options);  // throws invalid_argument, io
@@ -54,6 +57,7 @@ class TrainCase {
   Tensor x_, y_;
   std::unique_ptr<Network> net_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<TrainStep> step_;
 };
 
 class InferCase {
@@ -61,7 +65,8 @@ class InferCase {
   InferCase(const std::string& name, const CaseOptions& options);  // throws invalid_argument, io, bad_file
   void run();
   std::string describe() const;
-  std::vector<ChainLayer> chain() const;  // of a network that the cpu runs plane by plane
+  // Of a network that the cpu runs plane by plane; where a scan is read, after run(). None for others.
+  std::vector<ChainLayer> chain() const;
   // Class indices of the last run in file order (i fastest).
   const std::vector<std::uint8_t>& labels() const { return labels_; }
   double network_seconds() const { return network_seconds_; }  // of the last run: without reading, normalising and writing back
@@ -71,6 +76,8 @@ class InferCase {
   Context ctx_;
   std::string scan_;
   bool whole_, head_only_;
+  DType precision_;
+  Shape shape_;  // of the scan
   std::unique_ptr<Segmenter> segmenter_;
   std::unique_ptr<Network> net_;  // of slices
   Tensor image_;                  // without a file

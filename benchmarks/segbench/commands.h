@@ -17,6 +17,7 @@ struct Options : CaseOptions {
   std::string python = "python3";
   std::string scripts = "benchmarks/peers";
   std::vector<std::string> cases;  // of speedup; empty: all but tiny
+  std::vector<std::string> precisions;  // of speedup's GPU side: fp32, tf32, bf16; empty: all
   std::vector<std::string> peers;  // of vs-peers; empty: all that fit the case
   bool loud = false;          // peers' own messages
   std::function<void(const std::string&)> say = [](const std::string&) {};

@@ -63,18 +63,19 @@ std::vector<Call> record(const std::string& name, const CaseOptions& o) {
   return std::move(r.calls);
 }
 
+std::vector<Work> work_of(const std::vector<ChainLayer>& chain) {
+  std::vector<Work> work;
+  for (const ChainLayer& layer : chain) {
+    const cpu::PlaneLayer& l = layer.shape;
+    const double voxels = static_cast<double>(l.extent[0] * l.extent[1] * l.extent[2]);
+    const auto in = static_cast<double>(l.in_channels), out = static_cast<double>(l.out_channels), taps = static_cast<double>(l.kernel * l.kernel * l.kernel);
+    work.push_back({2 * voxels * in * out * taps, 4 * (voxels * (in + out) + in * out * taps), 1});
+  }
+  return work;
+}
+
 std::vector<Work> work_of(const std::string& name, const CaseOptions& options) {
   std::vector<Work> work;
-  if (name.starts_with("mesh")) {
-    const auto chain = InferCase(name, options).chain();
-    for (const ChainLayer& layer : chain) {
-      const cpu::PlaneLayer& l = layer.shape;
-      const double voxels = static_cast<double>(l.extent[0] * l.extent[1] * l.extent[2]);
-      const auto in = static_cast<double>(l.in_channels), out = static_cast<double>(l.out_channels), taps = static_cast<double>(l.kernel * l.kernel * l.kernel);
-      work.push_back({2 * voxels * in * out * taps, 4 * (voxels * (in + out) + in * out * taps), 1});
-    }
-    return work;
-  }
   for (const Call& call : record(name, options)) {
     const Cost c = cost_of(call);
     work.push_back({c.flop, c.traffic.bytes(), call.count});

@@ -17,11 +17,12 @@ bool is_convolution(const Call& call);
 // The calls of one step, or of one segmentation, of a case on the cpu.
 std::vector<Call> record(const std::string& name, const CaseOptions& options);
 
-// The same as mere numbers. Networks that the cpu runs plane by plane (infer/planes.h), in one call that no recording sees, count layer by layer.
+// The same as mere numbers. Networks that the cpu runs plane by plane (infer/planes.h), in one call that no recording sees, count layer by layer: `chain`.
 struct Work {
   double flop, bytes;
   int count;
 };
 std::vector<Work> work_of(const std::string& name, const CaseOptions& options);
+std::vector<Work> work_of(const std::vector<ChainLayer>& chain);
 
 }  // namespace vg::bench

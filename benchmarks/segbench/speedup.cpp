@@ -11,12 +11,20 @@
 namespace vg::bench {
 namespace {
 
-// NVIDIA H100 SXM5 (data sheet, dense): multiply-adds count two; bytes of memory a second.
+// How a GPU may compute. Data sheet of an NVIDIA H100 SXM5 (dense): multiply-adds count two; bytes of memory a second. And how far its results may be from those
+// of the cpu: losses of the first steps, relative; the share of labels that differ.
 struct Precision {
   const char* name;
   double flops, bytes_each;  // of an activation or weight
+  DType activations;
+  bool tf32;
+  double same_loss, same_labels;
 };
-constexpr Precision kPrecisions[] = {{"fp32", 66.9e12, 4}, {"tf32", 494.7e12, 4}, {"bf16", 989.4e12, 2}};
+constexpr Precision kPrecisions[] = {
+    {"fp32", 66.9e12, 4, DType::f32, false, 1e-3, 1e-4},
+    {"tf32", 494.7e12, 4, DType::f32, true, 2e-2, 1e-2},
+    {"bf16", 989.4e12, 2, DType::bf16, false, 2e-2, 1e-2},
+};
 constexpr double kBandwidth = 3.35e12;
 
 double bound_seconds(const std::vector<Work>& work, const Precision& p) {
@@ -25,37 +33,46 @@ double bound_seconds(const std::vector<Work>& work, const Precision& p) {
   return seconds;
 }
 
-struct Side {
-  Samples times;
-  std::vector<double> results;  // losses of the first steps, or class indices
+// A case on one device. Its results are there before anything is timed.
+class Side {
+ public:
+  Side(const std::string& name, const CaseOptions& where) : device_(where.device) {
+    if (is_train_case(name)) {
+      training_ = std::make_unique<TrainCase>(name, where);
+      constexpr int kCompared = 3;
+      for (int i = 0; i < kCompared; ++i) results_.push_back(training_->step());
+    } else {
+      inference_ = std::make_unique<InferCase>(name, where);
+      inference_->run();
+      results_.assign(inference_->labels().begin(), inference_->labels().end());
+    }
+  }
+  std::vector<double> seconds(int repetitions) {
+    std::vector<double> all;
+    for (int i = 0; i < repetitions; ++i) all.push_back(timed([&] { training_ ? static_cast<void>(training_->step()) : inference_->run(), synchronize(device_); }).wall);
+    return all;
+  }
+  // Relative, of losses; the share of labels that differ.
+  double apart(const Side& o) const {
+    double most = 0, other = 0;
+    if (results_.size() != o.results_.size()) return 1;
+    for (std::size_t i = 0; i < results_.size(); ++i) {
+      most = std::max(most, std::abs(results_[i] - o.results_[i]) / std::max(1e-30, std::abs(results_[i])));
+      other += results_[i] != o.results_[i];
+    }
+    return training_ ? most : other / static_cast<double>(results_.size());
+  }
+  std::vector<Work> work(const std::string& name, const CaseOptions& where) const {
+    const std::vector<ChainLayer> chain = inference_ ? inference_->chain() : std::vector<ChainLayer>();
+    return chain.empty() ? work_of(name, where) : work_of(chain);
+  }
+
+ private:
+  Device device_;
+  std::unique_ptr<TrainCase> training_;
+  std::unique_ptr<InferCase> inference_;
+  std::vector<double> results_;  // losses of the first steps, or class indices
 };
-
-Side run_side(const std::string& name, const Options& o, const CaseOptions& where) {
-  Side side;
-  if (is_train_case(name)) {
-    TrainCase one(name, where);
-    constexpr int kCompared = 3;
-    for (int i = 0; i < kCompared; ++i) side.results.push_back(one.step());
-    side.times = measure(0, [&] { one.step(), synchronize(where.device); }, o.repetitions, {}, 0);
-  } else {
-    InferCase one(name, where);
-    side.times = measure(0, [&] { one.run(); }, o.repetitions, {}, 0);
-    side.results.assign(one.labels().begin(), one.labels().end());
-  }
-  return side;
-}
-
-// What the two sides' results are apart: relative, of losses; the share of labels that differ.
-double apart(const std::string& name, const Side& a, const Side& b) {
-  double most = 0, other = 0;
-  if (a.results.size() != b.results.size()) return 1;
-  for (std::size_t i = 0; i < a.results.size(); ++i) {
-    most = std::max(most, std::abs(a.results[i] - b.results[i]) / std::max(1e-30, std::abs(a.results[i])));
-    other += a.results[i] != b.results[i];
-  }
-  return is_train_case(name) ? most : other / static_cast<double>(a.results.size());
-}
-constexpr double kSameLoss = 1e-3, kSameLabels = 1e-4;
 
 std::optional<Device> gpu(std::string* why_not) {
   const Device d = parse_device("auto", why_not);
@@ -65,12 +82,17 @@ std::optional<Device> gpu(std::string* why_not) {
 }  // namespace
 
 Report speedup(const Options& o) {
-  std::string why_not;
+  std::string why_not, no_library;
   const std::optional<Device> device = gpu(&why_not);
+  const bool library = device && !convolution_library(*device, &no_library).empty();
+  std::vector<Precision> chosen;
+  for (const Precision& p : kPrecisions)
+    if (o.precisions.empty() || std::find(o.precisions.begin(), o.precisions.end(), p.name) != o.precisions.end()) chosen.push_back(p);
   Report r;
   r.title = "speedup";
   r.columns = {"work", "cpu, s"};
-  if (device) r.columns.insert(r.columns.end(), {to_string(*device) + " fp32, s", "times as fast", "apart"});
+  if (device)
+    for (const Precision& p : chosen) r.columns.insert(r.columns.end(), {fmt::format("{} {}, s", to_string(*device), p.name), "times as fast", "apart"});
   for (const Precision& p : kPrecisions) r.columns.push_back(fmt::format("projected bound, H100 {}, s", p.name));
   std::vector<std::string> names = o.cases;
   if (names.empty()) {
@@ -81,25 +103,39 @@ Report speedup(const Options& o) {
   for (const std::string& name : names) {
     o.say(name + " on the cpu");
     CaseOptions where = o;
-    where.device = kCpu;
-    const Side cpu = run_side(name, o, where);
-    const double seconds = median(cpu.times.wall);
+    where.device = kCpu, where.precision = DType::f32, where.tf32 = false;
+    std::optional<Side> cpu(std::in_place, name, where);
+    const std::vector<double> cpu_seconds = cpu->seconds(o.repetitions);
+    const double seconds = median(cpu_seconds);
     std::vector<std::string> row = {name, fmt::format("{:.4g}", seconds)};
-    Json item = {{"case", name}, {"cpu_seconds", cpu.times.wall}};
-    if (device) {
-      o.say(name + " on " + to_string(*device));
-      where.device = *device;
-      const Side fast = run_side(name, o, where);
-      const double difference = apart(name, cpu, fast), allowed = is_train_case(name) ? kSameLoss : kSameLabels;
-      if (!(difference <= allowed))
-        fail(ErrorCode::numeric, "{}: cpu and {} are {:.2g} apart (wanted at most {:.0e}): nothing to compare", name, to_string(*device), difference, allowed);
-      const double gpu_seconds = median(fast.times.wall);
-      row.insert(row.end(), {fmt::format("{:.4g}", gpu_seconds), fmt::format("{:.1f}", seconds / gpu_seconds), fmt::format("{:.1e}", difference)});
-      item["gpu_seconds"] = fast.times.wall, item["speedup"] = seconds / gpu_seconds, item["apart"] = difference;
+    Json item = {{"case", name}, {"cpu_seconds", cpu_seconds}};
+    for (const Precision& p : chosen) {
+      if (!device) break;
+      if (p.tf32 && !library) {
+        row.insert(row.end(), {"-", "-", "-"});
+        continue;
+      }
+      o.say(fmt::format("{} on {}, {}", name, to_string(*device), p.name));
+      CaseOptions there = o;
+      there.device = *device, there.precision = p.activations, there.tf32 = p.tf32;
+      Side fast(name, there);
+      const double difference = cpu->apart(fast), allowed = is_train_case(name) ? p.same_loss : p.same_labels;
+      item["gpu"][p.name]["apart"] = difference;
+      const std::string wrong = fmt::format("{}: cpu and {} {} are {:.2g} apart (wanted at most {:.0e}): nothing to compare", name, to_string(*device), p.name, difference, allowed);
+      if (!(difference <= allowed)) {
+        if (p.activations == DType::f32 && !p.tf32) fail(ErrorCode::numeric, "{}", wrong);
+        row.insert(row.end(), {"-", "-", fmt::format("{:.1e}", difference)});
+        r.notes.push_back(wrong);
+        continue;
+      }
+      const std::vector<double> gpu_seconds = fast.seconds(o.repetitions);
+      const double faster = seconds / median(gpu_seconds);
+      row.insert(row.end(), {fmt::format("{:.4g}", median(gpu_seconds)), fmt::format("{:.1f}", faster), fmt::format("{:.1e}", difference)});
+      item["gpu"][p.name]["seconds"] = gpu_seconds, item["gpu"][p.name]["speedup"] = faster;
     }
-    where.device = kCpu;
     o.say(name + ": counting");
-    const std::vector<Work> work = work_of(name, where);
+    const std::vector<Work> work = cpu->work(name, where);
+    cpu.reset();
     for (const Precision& p : kPrecisions) {
       const double bound = bound_seconds(work, p);
       row.push_back(fmt::format("{:.2g}", bound));
@@ -107,11 +143,13 @@ Report speedup(const Options& o) {
     }
     r.rows.push_back(row), items.push_back(item);
     release_cache(kCpu);
+    if (device) release_cache(*device);
   }
   if (device) {
     const DeviceProperties p = device_properties(*device);
     r.notes.push_back(fmt::format("{}: {} ({}), {} multiprocessors; medians of {} repetitions", to_string(*device), p.name, p.detail, p.units, o.repetitions));
     r.data["gpu"] = {{"name", p.name}, {"detail", p.detail}};
+    if (!library) r.notes.push_back("tf32 is cuDNN's alone, and was not measured: " + no_library);
   } else {
     r.notes.push_back("no GPU was measured (" + why_not + "): there is no speed-up to report");
   }
@@ -130,7 +168,9 @@ std::string speedup_svg(const Report& r) {
   double low = 1e30, high = 0;
   for (const Json& item : r.data.at("cases")) {
     std::vector<Bar> bars = {{"cpu", "#4a6fa5", median(item.at("cpu_seconds").get<std::vector<double>>())}};
-    if (item.contains("gpu_seconds")) bars.push_back({"gpu", "#3a9d5d", median(item.at("gpu_seconds").get<std::vector<double>>())});
+    for (const Precision& p : kPrecisions)
+      if (const Json measured = item.value("gpu", Json::object()).value(p.name, Json::object()); measured.contains("seconds"))
+        bars.push_back({fmt::format("gpu {}", p.name), "#3a9d5d", median(measured.at("seconds").get<std::vector<double>>())});
     for (const Precision& p : kPrecisions)
       if (const double s = item.at("projected").at(p.name).get<double>(); s > 0) bars.push_back({fmt::format("H100 {}, projected bound", p.name), "#c9c9c9", s});
     for (const Bar& b : bars) low = std::min(low, b.seconds), high = std::max(high, b.seconds);
