@@ -11,9 +11,10 @@ namespace VG_NS {
 
 inline constexpr unsigned kRangeBlocks = 256;  // at most kThreads: the second pass reads one partial result per thread
 
+// Four numbers, or what is left of them; returns how many. kFours: `from` is aligned to them.
 template <bool kFours>
 __device__ inline int load_some(float (&to)[4], const float* from, std::int64_t left) {
-  if (kFours) {
+  if (kFours && left >= 4) {
     const Pack<4> four = load<4>(from);
     SIMT_UNROLL for (int j = 0; j < 4; ++j) to[j] = four.v[j];
     return 4;
@@ -81,7 +82,7 @@ __global__ __launch_bounds__(kThreads) void vary_intensity_kernel(float* __restr
       SIMT_UNROLL for (int j = 0; j < 4; ++j) x[j] = low + range * exp2f(p.gamma * log2f(fmaxf((x[j] - low) * per_range, 0.0f)));  // 0 becomes 2^-inf
     SIMT_UNROLL for (int j = 0; j < 4; ++j) x[j] = x[j] * p.contrast + p.brightness;
     if (p.noise != 0.0f) add_noise(x, p.key, i / 4, p.noise);
-    if (kFours) {
+    if (kFours && count == 4) {
       Pack<4> four;
       SIMT_UNROLL for (int j = 0; j < 4; ++j) four.v[j] = x[j];
       store<4>(image + i, four);
@@ -96,14 +97,16 @@ void vary_intensity(const Exec& ex, Tensor& image, const IntensityParams& p) {
   const std::int64_t n = image.elements();
   if (n == 0 || !p.changes()) return;
   float* data = image.data<float>();
-  const bool fours = in_fours(n, data);
+  const bool fours = aligned16(data);
   const unsigned blocks = flat_blocks(n, true), range_blocks = blocks < kRangeBlocks ? blocks : kRangeBlocks;
   float2* partial = nullptr;
   if (p.gamma != 1.0f) {
     partial = ex.scratch->reserve<float2>(range_blocks);
-    VG_LAUNCH(ex, fours ? range_kernel<true> : range_kernel<false>, range_blocks, kThreads, 0, partial, data, n);
+    const auto range_any = fours ? range_kernel<true> : range_kernel<false>;
+    VG_LAUNCH(ex, range_any, range_blocks, kThreads, 0, partial, data, n);
   }
-  VG_LAUNCH(ex, fours ? vary_intensity_kernel<true> : vary_intensity_kernel<false>, blocks, kThreads, 0, data, partial, partial ? static_cast<int>(range_blocks) : 0, n, p);
+  const auto vary_intensity_any = fours ? vary_intensity_kernel<true> : vary_intensity_kernel<false>;
+  VG_LAUNCH(ex, vary_intensity_any, blocks, kThreads, 0, data, partial, partial ? static_cast<int>(range_blocks) : 0, n, p);
 }
 
 }  // namespace VG_NS

@@ -118,7 +118,8 @@ void vary_block(float* x, std::int64_t first, std::int64_t count, const Intensit
     for (std::int64_t lane = 0; lane < kLanes; ++lane)
       for (int j = 0; j < 4; ++j) noise[lane * 4 + j] = part_of[j][lane];
     const std::int64_t left = count - i < 4 * kLanes ? count - i : 4 * kLanes;
-    for_vectors(left, [&](std::int64_t j, auto part) HWY_ATTR { store(hn::MulAdd(set(p.noise), load(noise + j, part), load(x + i + j, part)), x + i + j, part); });
+    for_vectors(left, [&](std::int64_t j, auto part)
+                          HWY_ATTR { store(hn::MulAdd(set(p.noise), load(noise + j, part), load(x + i + j, part)), x + i + j, part); });
   }
 }
 
@@ -145,11 +146,15 @@ void vary_intensity(const Exec&, Tensor& image, const IntensityParams& p) {
   IntensityRange range{};
   if (p.gamma != 1.0f) {
     std::vector<IntensityRange> ranges(static_cast<std::size_t>((n + kBlockFloats - 1) / kBlockFloats));
-    for_flat_blocks(n, [&](std::int64_t first, std::int64_t count) { ranges[static_cast<std::size_t>(first / kBlockFloats)] = HWY_DYNAMIC_DISPATCH(range_of)(x + first, count); });
+    for_flat_blocks(n, [&](std::int64_t first, std::int64_t count) {
+      ranges[static_cast<std::size_t>(first / kBlockFloats)] = HWY_DYNAMIC_DISPATCH(range_of)(x + first, count);
+    });
     range = ranges[0];
     for (const IntensityRange& r : ranges) range = {std::min(range.low, r.low), std::max(range.high, r.high)};
   }
-  for_flat_blocks(n, [&](std::int64_t first, std::int64_t count) { HWY_DYNAMIC_DISPATCH(vary_block)(x + first, first, count, p, p.gamma != 1.0f ? &range : nullptr); });
+  for_flat_blocks(n, [&](std::int64_t first, std::int64_t count) {
+    HWY_DYNAMIC_DISPATCH(vary_block)(x + first, first, count, p, p.gamma != 1.0f ? &range : nullptr);
+  });
 }
 
 }  // namespace cpu

@@ -98,15 +98,18 @@ __global__ __launch_bounds__(kThreads) void resample_kernel(float* __restrict__ 
     }
     if (!image) continue;
     const Pair d = pair_of(at[0], r.base[0], from.d), h = pair_of(at[1], r.base[1], from.h), w = pair_of(at[2], r.base[2], from.w);
-    const float* rows_of[4] = {from_image + (sample + row_at(d.low, h.low, 0, from)) * channels, from_image + (sample + row_at(d.low, h.high, 0, from)) * channels,
-                               from_image + (sample + row_at(d.high, h.low, 0, from)) * channels, from_image + (sample + row_at(d.high, h.high, 0, from)) * channels};
+    const float* rows_of[4] = {from_image + (sample + row_at(d.low, h.low, 0, from)) * channels,
+                               from_image + (sample + row_at(d.low, h.high, 0, from)) * channels,
+                               from_image + (sample + row_at(d.high, h.low, 0, from)) * channels,
+                               from_image + (sample + row_at(d.high, h.high, 0, from)) * channels};
     const float weights[4] = {d.low_weight * h.low_weight, d.low_weight * h.high_weight, d.high_weight * h.low_weight, d.high_weight * h.high_weight};
     float* out = image + (row * to.w + x) * channels;
     for (int c = 0; c < channels; c += V) {
       Pack<V> sum;
       SIMT_UNROLL for (int j = 0; j < V; ++j) sum.v[j] = 0.0f;
       SIMT_UNROLL for (int i = 0; i < 4; ++i) {
-        const Pack<V> low = load<V>(rows_of[i] + static_cast<std::int64_t>(w.low) * channels + c), high = load<V>(rows_of[i] + static_cast<std::int64_t>(w.high) * channels + c);
+        const Pack<V> low = load<V>(rows_of[i] + static_cast<std::int64_t>(w.low) * channels + c),
+                      high = load<V>(rows_of[i] + static_cast<std::int64_t>(w.high) * channels + c);
         SIMT_UNROLL for (int j = 0; j < V; ++j) sum.v[j] += weights[i] * (w.low_weight * low.v[j] + w.high_weight * high.v[j]);
       }
       store<V>(out + c, sum);
@@ -123,10 +126,11 @@ void resample(const Exec& ex, Tensor& image, Tensor& labels, const Tensor& from_
   const ResampleMap map = resample_map(p, control);
   const std::int64_t rows = to.n() * to.d() * to.h();
   const bool fours = image.defined() && in_fours(channels, image.data<float>(), from_image.data<float>());
-  const auto launch = [&](auto kernel, std::size_t shared) {
-    VG_LAUNCH(ex, kernel, simt::blocks_for(rows, kWarps), kThreads, shared, image.defined() ? image.data<float>() : nullptr,
-              labels.defined() ? labels.data<std::uint8_t>() : nullptr, data_or_null(from_image), from_labels.defined() ? from_labels.data<std::uint8_t>() : nullptr,
-              data_or_null(control), swap.defined() ? swap.data<std::uint8_t>() : nullptr, map, extent_of(to), extent_of(from), rows, channels);
+  const auto launch = [&](auto resample_any, std::size_t shared) {
+    VG_LAUNCH(ex, resample_any, simt::blocks_for(rows, kWarps), kThreads, shared, image.defined() ? image.data<float>() : nullptr,
+              labels.defined() ? labels.data<std::uint8_t>() : nullptr, data_or_null(from_image),
+              from_labels.defined() ? from_labels.data<std::uint8_t>() : nullptr, data_or_null(control),
+              swap.defined() ? swap.data<std::uint8_t>() : nullptr, map, extent_of(to), extent_of(from), rows, channels);
   };
   if (control.defined()) {
     const std::size_t shared = static_cast<std::size_t>(control.shape().w()) * 3 * kWarps * sizeof(float);

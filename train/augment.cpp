@@ -61,7 +61,9 @@ IntensityParams draw_intensity(Random& random, const AugmentConfig& c) {
   return p;
 }
 
-std::int64_t control_points(std::int64_t extent, double spacing) { return static_cast<std::int64_t>(std::floor(static_cast<double>(extent - 1) / spacing)) + 4; }
+std::int64_t control_points(std::int64_t extent, double spacing) {
+  return static_cast<std::int64_t>(std::floor(static_cast<double>(extent - 1) / spacing)) + 4;
+}
 
 PatchBend draw_bend(Random& random, const AugmentConfig& c, const Dataset& data, const std::array<std::int64_t, 3>& patch) {
   PatchBend b;
@@ -74,7 +76,8 @@ PatchBend draw_bend(Random& random, const AugmentConfig& c, const Dataset& data,
   return b;
 }
 
-PatchPlan draw_plan(Random& random, const AugmentConfig& c, const Dataset& data, const std::array<double, 3>& centre, const std::array<std::int64_t, 3>& patch) {
+PatchPlan draw_plan(Random& random, const AugmentConfig& c, const Dataset& data, const std::array<double, 3>& centre,
+                    const std::array<std::int64_t, 3>& patch) {
   PatchPlan p;
   p.place = draw_place(random, c, data, centre);
   p.intensity = draw_intensity(random, c);
@@ -111,7 +114,8 @@ Box reach(const PatchPlan& plan, const std::array<std::int64_t, 3>& patch, const
 
 void copy_box(const Sample& sample, const Box& box, float* image, std::uint8_t* labels) {
   const Shape& s = sample.image.shape();
-  const std::int64_t c = s.c(), wide = box.extents[2], low = std::clamp<std::int64_t>(-box.start[2], 0, wide), high = std::clamp<std::int64_t>(s.w() - box.start[2], low, wide);
+  const std::int64_t c = s.c(), wide = box.extents[2], low = std::clamp<std::int64_t>(-box.start[2], 0, wide),
+                     high = std::clamp<std::int64_t>(s.w() - box.start[2], low, wide);
   for (std::int64_t z = 0; z < box.extents[0]; ++z)
     for (std::int64_t y = 0; y < box.extents[1]; ++y, image += wide * c, labels += wide) {
       const std::int64_t d = box.start[0] + z, h = box.start[1] + y;
@@ -127,7 +131,8 @@ void copy_box(const Sample& sample, const Box& box, float* image, std::uint8_t* 
 Tensor swap_table(const Dataset& data) {
   Tensor table({256}, DType::u8, kCpu);
   for (std::size_t k = 0; k < 256; ++k)
-    table.data<std::uint8_t>()[k] = static_cast<std::uint8_t>(k < data.classes.size() && data.classes[k].pair >= 0 ? data.classes[k].pair : static_cast<int>(k));
+    table.data<std::uint8_t>()[k] =
+        static_cast<std::uint8_t>(k < data.classes.size() && data.classes[k].pair >= 0 ? data.classes[k].pair : static_cast<int>(k));
   return table;
 }
 

@@ -37,7 +37,8 @@ BatchSource::BatchSource(const Dataset& data, const TrainConfig& config, std::ar
     for (std::size_t a = 0; a < 3; ++a) cuts_ |= patch[a] < s.image.shape()[static_cast<int>(a) + 1];
   if (config.augment.elastic > 0.0) {
     const std::int64_t points = control_points(patch[2], config.augment.elastic_spacing);
-    require(points <= 512, "training: elastic_spacing {} gives {} control points along {} voxels, at most 512 are possible", config.augment.elastic_spacing, points, patch[2]);
+    require(points <= 512, "training: elastic_spacing {} gives {} control points along {} voxels, at most 512 are possible",
+            config.augment.elastic_spacing, points, patch[2]);
   }
   if (!cuts_ || config.foreground <= 0.0) return;
   places_.resize(data.training.size());
@@ -67,7 +68,8 @@ BatchSource::BatchSource(const Dataset& data, const TrainConfig& config, std::ar
 int BatchSource::sample_of(std::int64_t step, int item) const {
   if (!order_.empty()) {
     const std::size_t at = static_cast<std::size_t>(step * config_.batch + item);
-    require(at < order_.size(), "training: the given order has {} batches, step {} wants one more", order_.size() / static_cast<std::size_t>(config_.batch), step);
+    require(at < order_.size(), "training: the given order has {} batches, step {} wants one more",
+            order_.size() / static_cast<std::size_t>(config_.batch), step);
     return order_[at];
   }
   // Passes over the data: `whole` samples each, all of them in a new order; what does not fill a batch is left out until the next pass.
@@ -167,7 +169,8 @@ CutBatch BatchSource::cut(std::int64_t step) const {
   parallel_for(config_.batch, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const CutBatch::Item& item = b.items[static_cast<std::size_t>(i)];
-      copy_box(data_.training[static_cast<std::size_t>(b.samples[static_cast<std::size_t>(i)])], item.box, reinterpret_cast<float*>(memory + item.image), memory + item.labels);
+      copy_box(data_.training[static_cast<std::size_t>(b.samples[static_cast<std::size_t>(i)])], item.box,
+               reinterpret_cast<float*>(memory + item.image), memory + item.labels);
       std::copy(item.plan.bend.control.begin(), item.plan.bend.control.end(), reinterpret_cast<float*>(memory + item.control));
     }
   });

@@ -65,7 +65,8 @@ void Feeder::upload() {
       if (!item.plan.plain()) continue;
       Shape image = p.images.shape(), labels = p.labels.shape();
       image[0] = labels[0] = 1;
-      Tensor to_image = p.images.range(static_cast<std::int64_t>(i) * image.elements(), image), to_labels = p.labels.range(static_cast<std::int64_t>(i) * labels.elements(), labels);
+      Tensor to_image = p.images.range(static_cast<std::int64_t>(i) * image.elements(), image),
+             to_labels = p.labels.range(static_cast<std::int64_t>(i) * labels.elements(), labels);
       copy(to_image, wrap(p.batch.memory.data<std::uint8_t>() + item.image, image, DType::f32), stream_.handle());
       copy(to_labels, wrap(p.batch.memory.data<std::uint8_t>() + item.labels, labels, DType::u8), stream_.handle());
     }

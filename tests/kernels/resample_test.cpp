@@ -59,7 +59,8 @@ double spline(int piece, double t) {
 }
 
 // at(v) for the voxel (z, y, x) of the output.
-std::array<double, 3> place(const Shape& to, const ResampleParams& p, const std::vector<float>& control, const std::array<std::int64_t, 3>& points, const std::array<std::int64_t, 3>& voxel) {
+std::array<double, 3> place(const Shape& to, const ResampleParams& p, const std::vector<float>& control,
+                            const std::array<std::int64_t, 3>& points, const std::array<std::int64_t, 3>& voxel) {
   double v[3], u[3] = {}, into[3];
   std::int64_t cell[3];
   for (int a = 0; a < 3; ++a) v[a] = static_cast<double>(voxel[static_cast<std::size_t>(a)]) - static_cast<double>(to[a + 1] - 1) / 2;
@@ -113,7 +114,9 @@ std::vector<double> linear(const Case& c, const ResampleParams& p, const std::ve
         w[a] = static_cast<std::int64_t>(whole) + (corner >> a & 1), weight *= corner >> a & 1 ? part : 1 - part;
       }
       const std::int64_t voxel = index_of(c.from, n, w[0], w[1], w[2]);
-      for (std::int64_t k = 0; k < c.to.c() && voxel >= 0; ++k) want[static_cast<std::size_t>(i * c.to.c() + k)] += weight * static_cast<double>(from[static_cast<std::size_t>(voxel * c.to.c() + k)]);
+      for (std::int64_t k = 0; k < c.to.c() && voxel >= 0; ++k)
+        want[static_cast<std::size_t>(i * c.to.c() + k)] +=
+            weight * static_cast<double>(from[static_cast<std::size_t>(voxel * c.to.c() + k)]);
     }
   });
   return want;
@@ -180,7 +183,8 @@ TEST(Resample, WholeVoxelsAreCopied) {
     std::vector<float> want;
     for (int a = 0; a < 3; ++a) p.centre[a] = static_cast<double>(start[a]) + static_cast<double>(to[a + 1] - 1) / 2;
     for (std::int64_t i = 0; i < to.elements(); ++i) {
-      const std::int64_t w = i % to.w(), voxel = index_of(from, 0, i / (to.h() * to.w()) + start[0], i / to.w() % to.h() + start[1], start[2] + (mirrored ? to.w() - 1 - w : w));
+      const std::int64_t w = i % to.w(), voxel = index_of(from, 0, i / (to.h() * to.w()) + start[0], i / to.w() % to.h() + start[1],
+                                                          start[2] + (mirrored ? to.w() - 1 - w : w));
       want.push_back(voxel < 0 ? 0.0f : x[static_cast<std::size_t>(voxel)]);
     }
     for (const KernelRun& run : runs_of(resample)) {

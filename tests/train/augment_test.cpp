@@ -261,7 +261,9 @@ TEST(Augment, BendingFoldsNothing) {
   for (std::uint64_t seed = 0; seed < 6; ++seed) {
     Random random(seed);
     const Patch p = read(s, d, draw_plan(random, c, d, {23.5, 23.5, 23.5}, {e, e, e}), {e, e, e});
-    const auto at = [&](std::int64_t z, std::int64_t y, std::int64_t x, int a) { return static_cast<double>(p.image[static_cast<std::size_t>(((z * e + y) * e + x) * 3 + a)]); };
+    const auto at = [&](std::int64_t z, std::int64_t y, std::int64_t x, int a) {
+      return static_cast<double>(p.image[static_cast<std::size_t>(((z * e + y) * e + x) * 3 + a)]);
+    };
     for (std::int64_t z = 0; z + 1 < e; ++z)
       for (std::int64_t y = 0; y + 1 < e; ++y)
         for (std::int64_t x = 0; x + 1 < e; ++x) {
@@ -270,7 +272,8 @@ TEST(Augment, BendingFoldsNothing) {
             j[a][0] = at(z + 1, y, x, a) - at(z, y, x, a), j[a][1] = at(z, y + 1, x, a) - at(z, y, x, a), j[a][2] = at(z, y, x + 1, a) - at(z, y, x, a);
             moved = std::max(moved, std::fabs(at(z, y, x, a) - static_cast<double>(a == 0 ? z : a == 1 ? y : x) - 12.0));
           }
-          const double volume = j[0][0] * (j[1][1] * j[2][2] - j[1][2] * j[2][1]) - j[0][1] * (j[1][0] * j[2][2] - j[1][2] * j[2][0]) + j[0][2] * (j[1][0] * j[2][1] - j[1][1] * j[2][0]);
+          const double volume = j[0][0] * (j[1][1] * j[2][2] - j[1][2] * j[2][1]) - j[0][1] * (j[1][0] * j[2][2] - j[1][2] * j[2][0]) +
+                                j[0][2] * (j[1][0] * j[2][1] - j[1][1] * j[2][0]);
           ASSERT_GT(volume, 0.0) << "seed " << seed << " voxel " << z << " " << y << " " << x;
         }
   }
@@ -288,7 +291,8 @@ TEST(Augment, ThePatchReadsNothingBeyondItsReach) {
   int smaller = 0, at_the_border = 0;
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     Random random(seed);
-    const std::array<double, 3> centre = {4.0 + static_cast<double>(random.below(22)), 4.5 + static_cast<double>(random.below(25)), 5.5 + static_cast<double>(random.below(27))};
+    const std::array<double, 3> centre = {4.0 + static_cast<double>(random.below(22)), 4.5 + static_cast<double>(random.below(25)),
+                                          5.5 + static_cast<double>(random.below(27))};
     const PatchPlan plan = draw_plan(random, c, d, centre, patch);
     const Box box = reach(plan, patch, s.image.shape());
     Sample part = s;
