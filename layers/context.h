@@ -25,8 +25,8 @@ struct Context {
   Exec exec() { return Exec{device, &scratch, stream, convolution}; }
 };
 
-// Lets convolutions of f32 tensors round their factors to tf32. Throws where nobody would: unsupported (no GPU; our own kernels are demanded), no_device (a GPU
-// without the library).
+// Lets convolutions of f32 tensors round their factors to tf32. Throws where nobody would: unsupported (no GPU; our own kernels are demanded),
+// invalid_argument (exact arithmetic is demanded), no_device (a GPU without the library).
 void allow_tf32(ConvAlgorithm& convolution, Device device);
 
 }  // namespace vg

@@ -158,8 +158,8 @@ int seginfer(Arguments a) {
   }
   Context ctx(device);
   ctx.convolution = convolution;
-  if (a.precision == "tf32") allow_tf32(ctx.convolution, device);
   if (a.exact) ctx.convolution.allow = ConvAlgorithm::Allow::exact;
+  if (a.precision == "tf32") allow_tf32(ctx.convolution, device);
   const std::vector<Case> cases = find_cases(picked(a), a.output);
   if (a.dry_run || a.plan) {
     for (const Case& c : cases) {

@@ -187,6 +187,9 @@ TEST_F(CudaPrograms, CoarserPrecisionsByTheLibrary) {
   refused("cpu", {}, "on a GPU alone, and the device is cpu");
   refused("sim", {}, "on a GPU alone, and the device is sim");
   refused("cuda", {"--conv", "native"}, "alone, and convolutions are to be native: our kernels multiply f32 as fp32");
+  const Result exact = train("cuda", "refused", {"--precision", "tf32", "--steps", "1", "--exact"});
+  EXPECT_EQ(exact.code, 1);
+  EXPECT_TRUE(contains(exact.err, "precision tf32 rounds more coarsely than the plain sum")) << exact.err;
   const Result segmented = run("seginfer", {"-i", "none.nii", "-o", folder_ / "l.nii.gz", "-m", folder_ / "tf32cudnn/last.safetensors", "-d", "cpu", "--precision", "tf32"});
   EXPECT_EQ(segmented.code, 1);
   EXPECT_TRUE(contains(segmented.err, "seginfer: precision tf32 is computed by cuDNN on a GPU alone")) << segmented.err;
