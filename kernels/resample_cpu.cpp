@@ -1,5 +1,6 @@
 // Resampling on the cpu: rows of the output are the unit of work. Places are worked out for a vector of voxels at a time; what lies there is then
-// fetched voxel by voxel, since a vector's gather is no faster than its single loads. The steps are those of resample.cu.
+// fetched voxel by voxel, since a vector's gather is no faster than its single loads. The steps and their order are those of resample.cu, and nothing is
+// fused: the same bits for every instruction set, and on sim.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/resample_cpu.cpp"
 #include "kernels/simd.h"
@@ -74,10 +75,12 @@ HWY_INLINE void displace(VF (&v)[3], const ResampleRow& r) {
   weight[3] = hn::Mul(hn::Mul(square, in), set(1.0f / 6.0f));
   weight[2] = hn::Sub(hn::Sub(hn::Sub(set(1.0f), weight[0]), weight[1]), weight[3]);
   const VI last = hn::Set(I(), m.points[2] - 1);
+  VF u[3] = {set(0.0f), set(0.0f), set(0.0f)};
   for (int k = 0; k < 4; ++k) {
     const VI point = hn::Min(hn::Add(hn::ConvertTo(I(), cell), hn::Set(I(), k)), last);
-    for (int a = 0; a < 3; ++a) v[a] = hn::Add(v[a], hn::Mul(weight[k], hn::GatherIndex(F(), r.table + a * m.points[2], point)));
+    for (int a = 0; a < 3; ++a) u[a] = hn::Add(u[a], hn::Mul(weight[k], hn::GatherIndex(F(), r.table + a * m.points[2], point)));
   }
+  for (int a = 0; a < 3; ++a) v[a] = hn::Add(v[a], u[a]);
 }
 
 HWY_INLINE void fetch_image(const ResampleRow& r, const Places& p, std::int64_t lane, float* to) {

@@ -12,11 +12,13 @@
 #include "kernels/blur.h"
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
+#include "kernels/intensity.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/optim.h"
 #include "kernels/pixel_shuffle.h"
 #include "kernels/pool.h"
+#include "kernels/resample.h"
 #include "kernels/upsample.h"
 #include "kernels/window.h"
 #include "layers/attributes.h"
@@ -155,7 +157,7 @@ class StandIns {
   X(conv_forward) X(conv_backward_data) X(conv_backward_weight) X(channel_sum) X(activation_forward) X(activation_backward) X(fill) X(add)      \
   X(accumulate) X(copy_channels) X(dice_ce_forward) X(dice_ce_backward) X(softmax) X(decide) X(norm_statistics) X(norm_apply) X(norm_backward) \
   X(norm_update_running) X(norm_rstd) X(adam_step) X(sgd_step) X(sum_squares) X(clip_scale) X(maxpool_forward) X(maxpool_backward)             \
-  X(cast) X(cut_window) X(blend_window) X(loss_scale_step) X(upsample_forward) X(upsample_backward) X(pixel_shuffle_forward) X(pixel_shuffle_backward) X(blur_forward) X(blur_backward)
+  X(cast) X(cut_window) X(blend_window) X(resample) X(vary_intensity) X(loss_scale_step) X(upsample_forward) X(upsample_backward) X(pixel_shuffle_forward) X(pixel_shuffle_backward) X(blur_forward) X(blur_backward)
 
 #define VG_NAME(NAME) constexpr char k_##NAME[] = #NAME;
 VG_EACH_KERNEL(VG_NAME)

@@ -5,9 +5,11 @@
 #include "kernels/activation.h"
 #include "kernels/conv.h"
 #include "kernels/elementwise.h"
+#include "kernels/intensity.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/pool.h"
+#include "kernels/resample.h"
 #include "kernels/sim/hooks/hooks.h"
 #include "kernels/upsample.h"
 #include "kernels/window.h"
@@ -88,6 +90,24 @@ TEST_F(Virtual, PoolAndUpsample) {
     last(half) = 9.0f;
     upsample_forward(exec(), x, half, UpsampleParams{});
     EXPECT_EQ(last(x), 9.0f);
+  }
+}
+
+TEST_F(Virtual, ResampleAndIntensity) {
+  for (const Shape& shape : {kBig, kBigFours}) {
+    const Shape one = {1, shape.d(), shape.h(), shape.w(), 1};
+    Tensor x = space(shape), y = space(shape), from = space(one, DType::u8), to = space(one, DType::u8);
+    ResampleParams p;
+    for (int a = 0; a < 3; ++a) p.centre[a] = static_cast<double>(shape[a + 1] - 1) / 2;
+    last(x) = 3.0f, from.data<std::uint8_t>()[from.elements() - 1] = 7;
+    for (const bool bent : {false, true}) {
+      resample(exec(), y, to, x, from, bent ? zeros({1, 4, 4, 4, 3}, DType::f32, kSim) : Tensor(), Tensor(), p);
+      EXPECT_EQ(last(y), 3.0f);
+      EXPECT_EQ(to.data<std::uint8_t>()[to.elements() - 1], 7);
+      last(y) = 0.0f;
+    }
+    vary_intensity(exec(), x, IntensityParams{.contrast = 2.0f, .brightness = 1.0f});
+    EXPECT_EQ(last(x), 7.0f);
   }
 }
 
