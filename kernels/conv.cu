@@ -93,22 +93,38 @@ void multiply(const Exec& ex, const Gather& g, const float* x0, const float* x1,
               cut.splits, cut.padded);
 }
 
-void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1, const Tensor& w, const Tensor& b, const ConvParams& p) {
+// Were the statistics made, too?
+bool forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1, const Tensor& w, const Tensor& b, const ConvParams& p,
+             const WantedStatistics& statistics) {
   const int channels1 = x1.defined() ? static_cast<int>(x1.shape().c()) : 0, outputs = static_cast<int>(w.shape()[0]);
   assert(x0.shape().c() + channels1 == w.shape()[1] && y.shape().c() == outputs && p.activation.kind != ActivationKind::prelu);
-  if (library_forward(ex, y, x0, x1, w, b, p)) return;
+  if (library_forward(ex, y, x0, x1, w, b, p)) return false;
   const Gather g = make_gather(x0.shape(), channels1, y.shape(), w.shape(), p, false);
-  if (y.dtype() != DType::f32)
-    return for_half_type(y.dtype(), "conv_forward", [&](auto zero) {
+  if (y.dtype() != DType::f32) {
+    bool made = false;
+    for_half_type(y.dtype(), "conv_forward", [&](auto zero) {
       using H = decltype(zero);
       require_tensor_cores<H>(ex, "conv_forward");
       H* out = y.data<H>();
-      multiply_halves<H>(ex, "conv_forward", g, x0, x1, w.data<float>(), g.channels(), 0,
-                         {{out, nullptr}, {outputs, 0}, {0.0f, 0.0f}, data_or_null(b), p.activation, outputs % 8 == 0 && aligned16(out)});
+      made = multiply_halves<H>(ex, "conv_forward", g, x0, x1, w.data<float>(), g.channels(), 0,
+                                {{out, nullptr}, {outputs, 0}, {0.0f, 0.0f}, data_or_null(b), p.activation, outputs % 8 == 0 && aligned16(out)},
+                                statistics);
     });
+    return made;
+  }
   float* out = y.data<float>();
   multiply(ex, g, x0.data<float>(), data_or_null(x1), w.data<float>(), g.channels(), 0,
            {{out, outputs, 0.0f}, {nullptr, 0, 0.0f}, data_or_null(b), p.activation, in_fours(outputs, out)});
+  return false;
+}
+
+void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1, const Tensor& w, const Tensor& b, const ConvParams& p) {
+  forward(ex, y, x0, x1, w, b, p, {});
+}
+
+void conv_forward_statistics(const Exec& ex, Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x0, const Tensor& x1, const Tensor& w,
+                             const Tensor& b, const ConvParams& p, const NormParams& norm) {
+  if (!forward(ex, y, x0, x1, w, b, p, {&mean, &rstd, norm.eps})) norm_statistics(ex, mean, rstd, y, norm);
 }
 
 void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const Tensor& dy, const Tensor& w, const Tensor& b,
@@ -143,6 +159,7 @@ void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const 
 }  // namespace VG_NS
 
 VG_DEVICE_IMPL(conv_forward);
+VG_DEVICE_IMPL(conv_forward_statistics);
 VG_DEVICE_IMPL(conv_backward_data);
 
 }  // namespace vg

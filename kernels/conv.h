@@ -8,7 +8,7 @@
 // x0, x1 and y (dy and dx) are f32, or on devices other than cpu all bf16 or all f16; w, b, dw and db are f32 and rounded where they are multiplied.
 // The caller gives y's extents: usually floor((in + pad_low + pad_high - dilation (k-1) - 1) / stride) + 1. Only the low pad is a parameter.
 #pragma once
-#include "kernels/activation.h"
+#include "kernels/norm.h"
 
 namespace vg {
 
@@ -20,6 +20,11 @@ struct ConvParams {
 };
 
 VG_KERNEL(conv_forward, Tensor& y, const Tensor& x0, const Tensor& x1, const Tensor& w, const Tensor& b, const ConvParams& p);
+
+// conv_forward, p.activation being identity, and norm_statistics of y as it is stored: where the tensor cores' kernel makes y, they are made on the way,
+// and y need not be read again.                                                                  mean, rstd: (N, O), or (1, O) of the batch
+VG_KERNEL(conv_forward_statistics, Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x0, const Tensor& x1, const Tensor& w, const Tensor& b,
+          const ConvParams& p, const NormParams& norm);
 
 // dx[n, u, i] = b[i] + sum over o, taps k with z*stride - pad + k*dilation = u of  dy[n, z, o] * w[o, i, k]
 // The gradient with respect to the inputs (b undefined); with a bias and dx0 alone it is transposed convolution's forward pass,

@@ -9,6 +9,7 @@
 namespace vg {
 
 VG_KERNEL_HOME(conv_forward);
+VG_KERNEL_HOME(conv_forward_statistics);
 VG_KERNEL_HOME(conv_backward_data);
 
 namespace cpu {
@@ -86,6 +87,12 @@ void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1,
   run(ex, g);
 }
 
+void conv_forward_statistics(const Exec& ex, Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x0, const Tensor& x1, const Tensor& w,
+                             const Tensor& b, const ConvParams& p, const NormParams& norm) {
+  conv_forward(ex, y, x0, x1, w, b, p);
+  norm_statistics(ex, mean, rstd, y, norm);
+}
+
 void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const Tensor& dy, const Tensor& w, const Tensor& b,
                         const ConvParams& p) {
   const Shape &ws = w.shape(), &ds = dy.shape();
@@ -154,6 +161,7 @@ double conv_speed(const std::string& algorithm, ConvPass pass, const Shape& w) {
 }
 
 VG_IMPL(cpu, cpu, conv_forward);
+VG_IMPL(cpu, cpu, conv_forward_statistics);
 VG_IMPL(cpu, cpu, conv_backward_data);
 
 }  // namespace vg

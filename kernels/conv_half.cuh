@@ -71,7 +71,7 @@ inline double cost_of_cut(const Gather& g, TensorCut& cut) {
                                               (c.positions() * cut.planes + stages * stage.slab) * 16 / 24.0);
   }
   cost *= cut.chunks[0] + cut.chunks[1];
-  const int sums = (stage.voxels + 1) * cut.bn * 4;  // afterwards, in the same place
+  const int sums = ((stage.voxels + 1 + 2 * stage.warps) * cut.bn + stage.warps) * 4;  // afterwards, in the same place: sums, bias, moments of warps
   for (cut.buffers = cut.chunks[0] + cut.chunks[1] > 1 ? 2 : 1; cut.buffers > 0; --cut.buffers) {
     const int main = (cut.buffers * plane_length(positions, cut.planes) * cut.planes + kRing * stage.slab) * 16 +
                      (cut.class_stages * stage.shifts + positions) * 4;
@@ -111,27 +111,39 @@ inline TensorCut cut_tensor_product(const Gather& g, int columns, const char* wh
   return best;
 }
 
-// x0, x1: the sources, of type H; w: f32.
+struct WantedStatistics {
+  Tensor *mean = nullptr, *rstd = nullptr;
+  float eps = 0.0f;
+};
+
+// x0, x1: the sources, of type H; w: f32. `statistics`: of the result, for the norm that follows; false if they were not made: where splits are added
+// later, which is where there are few voxels to read again.
 template <class H>
-void multiply_halves(const Exec& ex, const char* who, const Gather& g, const Tensor& x0, const Tensor& x1, const float* w, int inputs,
-                     int first_column, HalfSink<H> sink) {
+bool multiply_halves(const Exec& ex, const char* who, const Gather& g, const Tensor& x0, const Tensor& x1, const float* w, int inputs,
+                     int first_column, HalfSink<H> sink, const WantedStatistics& statistics = {}) {
   const int columns = sink.columns();
   const TensorCut cut = cut_tensor_product(g, columns, who);
   const TensorStage stage = tensor_stage(cut.bn, cut.row);
   const int chunks = cut.chunks[0] + cut.chunks[1];
   const std::int64_t outputs = static_cast<std::int64_t>(g.samples) * g.axis[0].out * g.axis[1].out * g.axis[2].out;
-  if (outputs == 0) return;
+  if (outputs == 0) return false;
   const std::int64_t inner = static_cast<std::int64_t>(g.axis[0].in) * g.axis[1].in * g.axis[2].in;
   if (inner >= kOutside)
     throw Error(ErrorCode::unsupported,
                 std::string(who) + ": " + std::to_string(inner) + " voxels a sample (fewer than 2^32 in half precision)");
 
-  // [packed weights][partial sums][padded x0][padded x1]
+  const bool with_moments = statistics.mean && cut.splits == 1;
+  assert(!with_moments || (g.classes == 1 && sink.activation.kind == ActivationKind::identity));
+
+  // [packed weights][partial sums, or moments][padded x0][padded x1]
   const std::int64_t packed_bytes = whole_piece(std::int64_t{g.classes} * (cut.padded / cut.bn) * chunks * cut.class_stages * stage.slab * 16);
-  const std::int64_t partial_stride = outputs * cut.padded, partial_bytes = cut.splits > 1 ? whole_piece(cut.splits * partial_stride * 4) : 0;
+  const std::int64_t partial_stride = outputs * cut.padded, partial_bytes = cut.splits > 1 ? whole_piece(cut.splits * partial_stride * 4)
+                                                                            : with_moments ? whole_piece(moments_floats(g.samples, columns, cut.boxes) * 4)
+                                                                                           : 0;
   char* memory = ex.scratch->reserve<char>(packed_bytes + partial_bytes + padded_bytes(x0) + padded_bytes(x1));
   H* packed = reinterpret_cast<H*>(memory);
   float* partial = reinterpret_cast<float*>(memory + packed_bytes);
+  const PartialMoments moments = with_moments ? moments_in(partial, g.samples, columns, cut.boxes) : PartialMoments{};
   memory += packed_bytes + partial_bytes;
   HalfSources<H> source{{in_eights<H>(ex, x0, memory), in_eights<H>(ex, x1, memory)},
                         {pitch_of(x0), x1.defined() ? pitch_of(x1) : 0},
@@ -149,10 +161,12 @@ void multiply_halves(const Exec& ex, const char* who, const Gather& g, const Ten
   const dim3 grid(simt::blocks_for(std::int64_t{cut.boxes} * g.samples * (cut.padded / cut.bn), 1), static_cast<unsigned>(cut.splits),
                   static_cast<unsigned>(g.classes));
   VG_LAUNCH(ex, conv_tensor_any, grid, 32 * stage.warps, cut.shared_bytes, g, cut.shape, source, packed, cut.padded, class_slabs, cut.planes,
-            cut.buffers, sink, partial, partial_stride);
+            cut.buffers, sink, partial, partial_stride, moments);
   if (cut.splits > 1)
     VG_LAUNCH(ex, conv_tensor_splits_kernel<H>, simt::blocks_for(partial_stride / 8, kThreads), kThreads, 0, sink, partial, partial_stride,
               cut.splits, cut.padded);
+  if (with_moments) finish_statistics(ex, *statistics.mean, *statistics.rstd, moments, outputs / g.samples, statistics.eps);
+  return with_moments;
 }
 
 }  // namespace VG_NS

@@ -12,6 +12,7 @@
 #include "kernels/activation.cuh"
 #include "kernels/conv_halo.cuh"
 #include "kernels/conv_sources.cuh"
+#include "kernels/moments.cuh"
 
 namespace vg {
 namespace VG_NS {
@@ -94,13 +95,20 @@ __device__ inline Pack<4> sum_of(Pack<4> a, const Pack<4>& b) {
   return a;
 }
 
+// x as it is after it was stored as H.
+template <class H>
+__device__ inline float stored(float x) {
+  return simt::unpack2<H>(simt::pack2<H>(x, 0.0f)).x;
+}
+
 // packed: [class, tile of columns, chunk, stage][entry of the stage, tap of the entry, 8 of its 16 channels, BN columns, 1 of the 8]. With gridDim.y > 1 a
 // block sums its share of the chunks and writes partial[split, lower or upper 4 of 8 columns, output voxel, padded columns / 8, 4]. grid: (samples x boxes x tiles of columns, splits, classes).
 // planes: KC / 8, namely 2, 4 or 8; buffers: for halos; 2, or 1 for a single chunk or where two do not fit.
+// moments: of the output as it is stored, a part a box; wanted (values not null) of one class, unsplit and without activation.
 template <class H, int BN, int ROW>
 __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW>::warps == 8 ? 2 : 3) void conv_tensor_kernel(
     Gather g, TileShape shape, HalfSources<H> source, const H* __restrict__ packed, int padded, int class_slabs, int planes, int buffers,
-    HalfSink<H> sink, float* __restrict__ partial, std::int64_t partial_stride) {
+    HalfSink<H> sink, float* __restrict__ partial, std::int64_t partial_stride, PartialMoments moments) {
   using Tile = TensorTile<BN, ROW>;
   constexpr int kWarps = Tile::warps, kBlock = 32 * kWarps, MT = Tile::mt, S = Tile::entries, kSlab = Tile::slab;
   SIMT_DYN_SHARED(uint4, memory);
@@ -253,6 +261,7 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
   __syncthreads();
   const int group = lane % kGroups, column = later[0].column_tile * BN + group * 8;
   const std::int64_t first_voxel = later[0].first_output;
+  RowMoments<8> seen{};
   for (int r = lane / kGroups; r < 16 * MT; r += 32 / kGroups) {
     const int place = group ^ r / kRowsPerLine % kGroups;
     const float* from = own + r * BN + place * 8;
@@ -271,8 +280,43 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
       store<4>(to + partial_stride / 2, high);
     } else {
       write_eight(sink, first_voxel + voxel, column, low, high);
+      if (moments.values) {
+        Pack<8> row;
+        SIMT_UNROLL for (int j = 0; j < 4; ++j) row.v[j] = stored<H>(low.v[j]), row.v[4 + j] = stored<H>(high.v[j]);
+        seen.add(row);
+      }
     }
   }
+  if (!moments.values) return;
+
+  // Lanes of one group merge, then the warps.
+  MomentsOf<8> all = seen.moments();
+  SIMT_UNROLL for (int lanes = 16; lanes >= kGroups; lanes /= 2) {
+    MomentsOf<8> other;
+    other.count = __shfl_down_sync(0xffffffffu, all.count, lanes);
+    SIMT_UNROLL for (int j = 0; j < 8; ++j) {
+      other.mean[j] = __shfl_down_sync(0xffffffffu, all.mean[j], lanes);
+      other.m2[j] = __shfl_down_sync(0xffffffffu, all.m2[j], lanes);
+    }
+    all.merge(other);
+  }
+  float *const means = bias + BN, *const m2s = means + kWarps * BN, *const counts = m2s + kWarps * BN;
+  if (lane < kGroups) {
+    SIMT_UNROLL for (int half = 0; half < 2; ++half) {
+      store_sums<4>(means + warp * BN + lane * 8 + half * 4, all.mean + half * 4);
+      store_sums<4>(m2s + warp * BN + lane * 8 + half * 4, all.m2 + half * 4);
+    }
+    if (lane == 0) counts[warp] = all.count;
+  }
+  __syncthreads();
+  const int columns = sink.columns(), own_column = later[0].column_tile * BN + thread;
+  if (thread >= BN || own_column >= columns) return;
+  Moments box_moments{counts[0], means[thread], m2s[thread]};
+  SIMT_UNROLL for (int w = 1; w < kWarps; ++w) box_moments.merge({counts[w], means[w * BN + thread], m2s[w * BN + thread]});
+  const std::int64_t part = blockIdx.x / static_cast<unsigned>(padded / BN);  // sample by sample: all boxes are of one class
+  moments.values[part * 2 * columns + own_column] = box_moments.mean;
+  moments.values[(part * 2 + 1) * columns + own_column] = box_moments.m2;
+  if (own_column == 0) moments.counts[part] = box_moments.count;
 }
 
 // Adds the splits in their order and finishes as the product itself would have. A thread has 8 columns of a voxel.

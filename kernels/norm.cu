@@ -4,44 +4,16 @@
 
 #include "kernels/activation.cuh"
 #include "kernels/half.cuh"
-#include "kernels/reduce.cuh"
+#include "kernels/moments.cuh"
 
 namespace vg {
 namespace VG_NS {
 
 // ---- statistics ----------------------------------------------------------------------------------------------------------------------------------
 
-// Count, mean and sum of squared deviations. Two sets merge without cancellation (Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm
-// for computing sample variances", 1979), which sum and sum of squares do not: a bright constant background would eat the variance.
-struct Moments {
-  float count, mean, m2;
-  __device__ void merge(const Moments& other) {
-    if (other.count == 0.0f) return;
-    const float total = count + other.count, share = other.count / total, d = other.mean - mean;
-    mean += d * share;
-    m2 += other.m2 + d * d * count * share;
-    count = total;
-  }
-};
-// The same for V channels, which have one count.
-template <int V>
-struct MomentsOf {
-  float count, mean[V], m2[V];
-  __device__ void merge(const MomentsOf& other) {
-    if (other.count == 0.0f) return;
-    const float total = count + other.count, share = other.count / total;
-    SIMT_UNROLL for (int j = 0; j < V; ++j) {
-      const float d = other.mean[j] - mean[j];
-      mean[j] += d * share;
-      m2[j] += other.m2[j] + d * d * count * share;
-    }
-    count = total;
-  }
-};
-
-// partial[n, chunk, {mean, m2}, c]. A thread takes four rows at a time: four loads in flight, and one division for all of them.
+// Moments of each chunk. A thread takes four rows at a time: four loads in flight, and one division for all of them.
 template <int V, class T>
-__global__ __launch_bounds__(kThreads) void norm_moments_kernel(float* __restrict__ partial, const T* __restrict__ x, int samples,
+__global__ __launch_bounds__(kThreads) void norm_moments_kernel(PartialMoments partial, const T* __restrict__ x, int samples,
                                                                 std::int64_t channels, std::int64_t voxels, std::int64_t chunk) {
   const Column c = column_of_thread<V>(channels);
   const std::int64_t begin = blockIdx.x * chunk, end = begin + chunk < voxels ? begin + chunk : voxels;
@@ -68,43 +40,74 @@ __global__ __launch_bounds__(kThreads) void norm_moments_kernel(float* __restric
     }
     add_rows(all, c);
     if (c.active && c.row == 0) {
-      float* own = partial + (static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x) * 2 * channels + c.first;
+      const std::int64_t part = static_cast<std::int64_t>(n) * gridDim.x + blockIdx.x;
+      float* own = partial.values + part * 2 * channels + c.first;
       store_sums<V>(own, all.mean);
       store_sums<V>(own + channels, all.m2);
+      if (c.first == 0) partial.counts[part] = all.count;
     }
   }
 }
 
-// A block owns 8 channels, 32 threads share the chunks of each: chunks of a sample, then (batch) the samples as a binary tree. Overwrites
-// partial[n, 0, ., c].
-__global__ __launch_bounds__(kThreads) void norm_statistics_kernel(float* __restrict__ mean, float* __restrict__ rstd,
-                                                                   float* __restrict__ partial, int samples, std::int64_t channels,
-                                                                   std::int64_t voxels, std::int64_t chunk, int chunks, bool batch, float eps) {
+// Threads of a block by 8 channels: 32 threads share parts [first, end) of each; the thread with y = 0 receives the result. Every thread calls.
+struct MergeThread {
+  int x, y;
+  std::int64_t channel;
+};
+__device__ inline MergeThread merge_thread() {
+  const int thread = static_cast<int>(threadIdx.x), x = thread % kSumsOfBlock;
+  return {x, thread / kSumsOfBlock, static_cast<std::int64_t>(blockIdx.x) * kSumsOfBlock + x};
+}
+__device__ inline Moments merge_parts(const PartialMoments& from, std::int64_t sample, std::int64_t channels, std::int64_t first,
+                                      std::int64_t end, const MergeThread& t) {
   SIMT_SHARED(float, warps, [3][kThreads / 32][kSumsOfBlock]);
-  const int thread = static_cast<int>(threadIdx.x), x = thread % kSumsOfBlock, y = thread / kSumsOfBlock, warp = thread / 32;
-  const std::int64_t c = static_cast<std::int64_t>(blockIdx.x) * kSumsOfBlock + x, stride = 2 * channels * chunks;  // from sample to sample
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  Moments all{};
+  if (t.channel < channels) {
+    const float *count = from.counts + sample * from.parts, *at = from.values + sample * from.parts * 2 * channels + t.channel;
+    for (std::int64_t k = first + t.y; k < end; k += kThreads / kSumsOfBlock)
+      all.merge({count[k], at[2 * k * channels], at[(2 * k + 1) * channels]});
+  }
+  SIMT_UNROLL for (int lanes = 16; lanes >= kSumsOfBlock; lanes /= 2) {
+    const Moments other{__shfl_down_sync(0xffffffffu, all.count, lanes), __shfl_down_sync(0xffffffffu, all.mean, lanes),
+                        __shfl_down_sync(0xffffffffu, all.m2, lanes)};
+    all.merge(other);
+  }
+  if (thread % 32 < kSumsOfBlock) {
+    warps[0][warp][t.x] = all.count;
+    warps[1][warp][t.x] = all.mean;
+    warps[2][warp][t.x] = all.m2;
+  }
+  __syncthreads();
+  if (t.y == 0) SIMT_UNROLL for (int w = 1; w < kThreads / 32; ++w) all.merge({warps[0][w][t.x], warps[1][w][t.x], warps[2][w][t.x]});
+  return all;
+}
+
+// Many parts become fewer: `each` neighbours one. grid: (channels / 8, parts of `to`, samples)
+__global__ __launch_bounds__(kThreads) void norm_merge_kernel(PartialMoments to, PartialMoments from, std::int64_t channels,
+                                                              std::int64_t each) {
+  const MergeThread t = merge_thread();
+  const std::int64_t first = blockIdx.y * each, end = first + each < from.parts ? first + each : from.parts;
+  const Moments all = merge_parts(from, blockIdx.z, channels, first, end, t);
+  if (t.y != 0 || t.channel >= channels) return;
+  const std::int64_t part = blockIdx.z * to.parts + blockIdx.y;
+  to.values[part * 2 * channels + t.channel] = all.mean;
+  to.values[(part * 2 + 1) * channels + t.channel] = all.m2;
+  if (t.channel == 0) to.counts[part] = all.count;
+}
+
+// The parts of each sample, then (batch) the samples as a binary tree. Overwrites values[n, 0, ., c].
+__global__ __launch_bounds__(kThreads) void norm_statistics_kernel(float* __restrict__ mean, float* __restrict__ rstd,
+                                                                   PartialMoments partial, int samples, std::int64_t channels,
+                                                                   std::int64_t voxels, bool batch, float eps) {
+  const MergeThread t = merge_thread();
+  const int y = t.y;
+  const std::int64_t c = t.channel, stride = 2 * channels * partial.parts;  // from sample to sample
   const float count = static_cast<float>(voxels);
-  float *means = partial + c, *m2s = means + channels;
+  float *means = partial.values + c, *m2s = means + channels;
   for (int n = 0; n < samples; ++n) {
-    Moments all{};
-    if (c < channels)
-      for (int k = y; k < chunks; k += kThreads / kSumsOfBlock) {
-        const std::int64_t left = voxels - k * chunk, at = n * stride + 2 * k * channels;
-        all.merge({static_cast<float>(left < chunk ? left : chunk), means[at], m2s[at]});
-      }
-    SIMT_UNROLL for (int lanes = 16; lanes >= kSumsOfBlock; lanes /= 2) {
-      const Moments other{__shfl_down_sync(0xffffffffu, all.count, lanes), __shfl_down_sync(0xffffffffu, all.mean, lanes),
-                          __shfl_down_sync(0xffffffffu, all.m2, lanes)};
-      all.merge(other);
-    }
-    if (thread % 32 < kSumsOfBlock) {
-      warps[0][warp][x] = all.count;
-      warps[1][warp][x] = all.mean;
-      warps[2][warp][x] = all.m2;
-    }
-    __syncthreads();
+    const Moments all = merge_parts(partial, n, channels, 0, partial.parts, t);
     if (y == 0 && c < channels) {
-      SIMT_UNROLL for (int w = 1; w < kThreads / 32; ++w) all.merge({warps[0][w][x], warps[1][w][x], warps[2][w][x]});
       means[n * stride] = all.mean;  // this thread alone has read them
       m2s[n * stride] = all.m2;
       if (!batch) {
@@ -127,6 +130,22 @@ __global__ __launch_bounds__(kThreads) void norm_statistics_kernel(float* __rest
   rstd[c] = 1.0f / sqrtf(m2s[0] / (count * static_cast<float>(samples)) + eps);
 }
 
+void finish_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const PartialMoments& partial, std::int64_t voxels, float eps) {
+  const std::int64_t channels = mean.shape()[1], samples = partial.samples;
+  PartialMoments last = partial;
+  const unsigned blocks = simt::blocks_for(channels, kSumsOfBlock);
+  if (partial.parts > kPartsAtOnce) {
+    const std::int64_t each = (partial.parts + kMergedParts - 1) / kMergedParts;
+    last.parts = (partial.parts + each - 1) / each;
+    last.values = partial.merged;
+    last.counts = last.values + samples * last.parts * 2 * channels;
+    VG_LAUNCH(ex, norm_merge_kernel, dim3(blocks, static_cast<unsigned>(last.parts), static_cast<unsigned>(samples)), kThreads, 0, last, partial,
+              channels, each);
+  }
+  VG_LAUNCH(ex, norm_statistics_kernel, blocks, kThreads, 0, mean.data<float>(), rstd.data<float>(), last, static_cast<int>(samples), channels,
+            voxels, mean.shape()[0] == 1, eps);
+}
+
 void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x, const NormParams& p) {
   for_float_type(x.dtype(), "norm_statistics", [&](auto zero) {
     using T = decltype(zero);
@@ -135,11 +154,11 @@ void norm_statistics(const Exec& ex, Tensor& mean, Tensor& rstd, const Tensor& x
     const T* in = x.data<T>();
     const bool fours = in_fours(channels, in);
     const ColumnGrid g = column_grid(voxels, channels, fours, kMaxChunks);
-    float* partial = ex.scratch->reserve<float>(2 * samples * channels * g.chunks);
+    float* memory = ex.scratch->reserve<float>(moments_floats(samples, channels, g.chunks));
+    const PartialMoments partial = moments_in(memory, samples, channels, g.chunks);
     const auto norm_moments_any = fours ? norm_moments_kernel<4, T> : norm_moments_kernel<1, T>;
     VG_LAUNCH(ex, norm_moments_any, g.grid(samples), kThreads, 0, partial, in, static_cast<int>(samples), channels, voxels, g.chunk);
-    VG_LAUNCH(ex, norm_statistics_kernel, simt::blocks_for(channels, kSumsOfBlock), kThreads, 0, mean.data<float>(), rstd.data<float>(), partial,
-              static_cast<int>(samples), channels, voxels, g.chunk, static_cast<int>(g.chunks), mean.shape()[0] == 1, p.eps);
+    finish_statistics(ex, mean, rstd, partial, voxels, p.eps);
   });
 }
 

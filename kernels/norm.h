@@ -1,5 +1,5 @@
-// Instance and batch normalisation with the activation that follows. The statistics are a step of their own: inference with running statistics,
-// and a later fusion into the convolution that makes x, need only the second step.
+// Instance and batch normalisation with the activation that follows. The statistics are a step of their own: inference with running statistics
+// needs only the second, and the convolution that makes x may have made its statistics, too (conv.h, conv_forward_statistics).
 //
 //   instance: mean, rstd: (N, C)      Ulyanov, Vedaldi, Lempitsky, arXiv:1607.08022
 //   batch:    mean, rstd: (1, C)      Ioffe, Szegedy, arXiv:1502.03167

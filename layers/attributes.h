@@ -2,6 +2,7 @@
 #pragma once
 #include <set>
 
+#include "kernels/norm.h"
 #include "layers/graph.h"
 
 namespace vg {
@@ -29,6 +30,14 @@ class Attributes {
   const Node& node_;
   std::set<std::string> seen_;
 };
+
+// What the graph's "norm" says of itself; here, because the convolution in front of it wants to know, too. Throws bad_file.
+struct NormNode {
+  bool batch;
+  float momentum;
+  NormParams params;
+};
+NormNode read_norm(const Node& node);
 
 ActivationKind activation_kind(const std::string& name);  // throws unsupported, naming the known ones
 const char* name_of(ActivationKind kind);

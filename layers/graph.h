@@ -40,6 +40,7 @@ Graph graph_from_json(const Json& j, const std::string& where);
 // What one operation must say about itself. Registered by VG_OP in its own file layers/op_*.cpp.
 struct NodeParams {
   std::map<std::string, Param*> by_role;
+  const Node* reader = nullptr;  // of the node's result, if it is the only one
   Param& at(const std::string& role) const { return *by_role.at(role); }
   Param* find(const std::string& role) const {
     const auto it = by_role.find(role);

@@ -43,6 +43,10 @@ Network::Network(Graph g, Device device, bool with_grad) : graph(std::move(g)), 
     for (const auto& [role, name] : n.params) np.by_role[role] = &params.at(name);
     node_params.push_back(std::move(np));
   }
+  const Wiring w = wire(graph);
+  for (std::size_t i = 0; i < graph.nodes.size(); ++i)
+    for (const int j : w.inputs[i])
+      if (j >= 0 && w.uses[static_cast<std::size_t>(j)] == 1) node_params[static_cast<std::size_t>(j)].reader = &graph.nodes[i];
 }
 
 std::vector<Value> run(Context& ctx, Network& net, Value x) {

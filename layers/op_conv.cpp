@@ -88,6 +88,11 @@ Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParam
     const Activation f = c.options.activation;
     const bool after = ctx.tape && !recorded_in_conv(f);  // backward needs the value before
     if (after) c.options.activation = Activation{};
+    if (p.reader && p.reader->op == "norm" && f.kind == ActivationKind::identity) {
+      const NormNode norm = read_norm(*p.reader);
+      if (!norm.batch || ctx.training) c.options.norm = norm.batch ? ConvOptions::Norm::batch : ConvOptions::Norm::instance;
+      c.options.norm_eps = norm.params.eps;
+    }
     Value y = conv(ctx, in[0], in.size() > 1 ? in[1] : Value{}, p.at("weight"), p.find("bias"), c.options);
     in.clear();
     return after ? activation(ctx, std::move(y), nullptr, f) : y;

@@ -4,15 +4,7 @@
 #include "layers/attributes.h"
 
 namespace vg {
-namespace {
-
-struct NormNode {
-  bool batch;
-  float momentum;
-  NormParams params;
-};
-
-NormNode read(const Node& node) {
+NormNode read_norm(const Node& node) {
   Attributes a(node);
   const std::string kind = a.text("kind", "instance");
   NormNode n{.batch = kind == "batch", .momentum = static_cast<float>(a.number("momentum", 0.1)), .params = {}};
@@ -29,14 +21,16 @@ NormNode read(const Node& node) {
   return n;
 }
 
+namespace {
+
 Shape shape(const Node& node, std::span<const Shape> in) {
-  read(node);
+  read_norm(node);
   require(in.size() == 1, "{} inputs, wanted one", in.size());
   return in[0];
 }
 
 std::vector<ParamSpec> params(const Node& node, std::span<const Shape> in) {
-  const NormNode n = read(node);
+  const NormNode n = read_norm(node);
   const Shape channels = {in[0].c()};
   const Init zero, one{.kind = Init::Kind::constant, .value = 1.0f, .fan_in = 0};
   std::vector<ParamSpec> specs;
@@ -47,7 +41,7 @@ std::vector<ParamSpec> params(const Node& node, std::span<const Shape> in) {
 }
 
 Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParams& p) {
-  const NormNode n = read(node);
+  const NormNode n = read_norm(node);
   if (n.batch)
     return batch_norm(ctx, std::move(in[0]), p.find("weight"), p.find("bias"), p.at("running_mean"), p.at("running_var"), n.momentum, n.params);
   return instance_norm(ctx, std::move(in[0]), p.find("weight"), p.find("bias"), n.params);
@@ -55,7 +49,7 @@ Value run(Context& ctx, const Node& node, std::vector<Value> in, const NodeParam
 
 // Backward needs x, or y where x can be found again from it (ops.cpp).
 OpCost cost(const Node& node, std::span<const Shape>, const Shape& y, const ConvAlgorithm&) {
-  const Activation f = read(node).params.activation;
+  const Activation f = read_norm(node).params.activation;
   OpCost c{.multiply_adds = 2.0 * static_cast<double>(y.elements()), .forward_sweeps = 3, .backward_sweeps = 5};
   c.keeps = f.kind == ActivationKind::identity || f.kind == ActivationKind::leaky_relu ? OpCost::Keeps::output : OpCost::Keeps::inputs;
   c.gradient_in_place = true;

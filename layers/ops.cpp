@@ -35,6 +35,12 @@ void require_same_type(const char* op, const Value& a, const Value& b) {
   require(a.data.dtype() == b.data.dtype(), "{}: wants numbers of one type, got {} and {}", op, name_of(a.data.dtype()), name_of(b.data.dtype()));
 }
 
+// Room for the statistics of x: of each sample, or of the batch.
+Statistics statistics_for(const Context& ctx, const Shape& x, bool batch, float eps) {
+  const Shape s = {batch ? 1 : x.n(), x.c()};
+  return {Tensor(s, DType::f32, ctx.device), Tensor(s, DType::f32, ctx.device), eps};
+}
+
 constexpr char kAxis[] = "DHW";
 
 }  // namespace
@@ -79,13 +85,22 @@ Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const C
   const Value w = track(ctx, &weight), b = track(ctx, bias);
   ConvParams p = kernel_params(o);
   Tensor y(conv_shape(whole, w.shape(), o), x0.data.dtype(), ctx.device);
-  conv_forward(ctx.exec(), y, x0.data, x1.data, w.data, b.data, p);
-  if (!recording(ctx, {x0.id, x1.id, w.id, b.id})) return {y};
+  std::shared_ptr<Statistics> statistics;
+  if (o.norm == ConvOptions::Norm::none) {
+    conv_forward(ctx.exec(), y, x0.data, x1.data, w.data, b.data, p);
+  } else {
+    require(o.activation.kind == ActivationKind::identity, "conv: statistics are of what an activation has not changed yet");
+    statistics = std::make_shared<Statistics>(statistics_for(ctx, y.shape(), o.norm == ConvOptions::Norm::batch, o.norm_eps));
+    NormParams norm;
+    norm.eps = o.norm_eps;
+    conv_forward_statistics(ctx.exec(), y, statistics->mean, statistics->rstd, x0.data, x1.data, w.data, b.data, p, norm);
+  }
+  if (!recording(ctx, {x0.id, x1.id, w.id, b.id})) return {y, -1, statistics};
   require(recorded_in_conv(o.activation), "conv: activation number {} cannot be recorded on a tape within a convolution", static_cast<int>(o.activation.kind));
   p.activation = {};
   const Activation f = o.activation;
   Tensor after = f.kind == ActivationKind::identity ? Tensor() : y;
-  return ctx.tape->record(y, [&ctx, x0, x1, w, b, p, f, after](Tape& tape, Tensor dy) mutable {
+  Value result = ctx.tape->record(y, [&ctx, x0, x1, w, b, p, f, after](Tape& tape, Tensor dy) mutable {
     const Exec ex = ctx.exec();
     if (after.defined()) {  // f' of the value after tells f' of the value before: both have one sign
       const Tensor before = dy.unique() ? dy : Tensor(dy.shape(), dy.dtype(), ctx.device);
@@ -100,6 +115,8 @@ Value conv(Context& ctx, Value x0, Value x1, Param& weight, Param* bias, const C
       conv_backward_data(ex, dx0, dx1, dy, w.data, Tensor(), p);
     }
   });
+  result.statistics = statistics;
+  return result;
 }
 
 Shape conv_transpose_shape(const Shape& x, const Shape& w, const ConvOptions& o) {
@@ -156,6 +173,15 @@ bool found_again(const Context& ctx, const Tensor& gamma, const Tensor& beta, co
   return true;
 }
 
+// Those that came with x, or made now.
+Statistics statistics_of(Context& ctx, Value& x, bool batch, const NormParams& p) {
+  const std::shared_ptr<const Statistics> known = std::move(x.statistics);
+  if (known && known->eps == p.eps && known->mean.shape()[0] == (batch ? 1 : x.shape().n())) return *known;
+  Statistics s = statistics_for(ctx, x.shape(), batch, p.eps);
+  norm_statistics(ctx.exec(), s.mean, s.rstd, x.data, p);
+  return s;
+}
+
 Value normalise(Context& ctx, Value x, const Value& gamma, const Value& beta, Tensor mean, Tensor rstd, const NormParams& given) {
   require((gamma.data.defined() && beta.data.defined()) || (!gamma.data.defined() && !beta.data.defined()), "norm: gamma and beta come together");
   const bool recorded = recording(ctx, {x.id, gamma.id, beta.id});
@@ -175,9 +201,8 @@ Value normalise(Context& ctx, Value x, const Value& gamma, const Value& beta, Te
 Value instance_norm(Context& ctx, Value x, Param* gamma, Param* beta, const NormParams& p) {
   require_activation("instance_norm", x);
   const Value g = track(ctx, gamma), b = track(ctx, beta);
-  Tensor mean({x.shape().n(), x.shape().c()}, DType::f32, ctx.device), rstd(mean.shape(), DType::f32, ctx.device);
-  norm_statistics(ctx.exec(), mean, rstd, x.data, p);
-  return normalise(ctx, std::move(x), g, b, mean, rstd, p);
+  const Statistics s = statistics_of(ctx, x, false, p);
+  return normalise(ctx, std::move(x), g, b, s.mean, s.rstd, p);
 }
 
 Value batch_norm(Context& ctx, Value x, Param* gamma, Param* beta, Param& running_mean, Param& running_var, float momentum, const NormParams& p) {
@@ -185,19 +210,19 @@ Value batch_norm(Context& ctx, Value x, Param* gamma, Param* beta, Param& runnin
   const Value g = track(ctx, gamma), b = track(ctx, beta);
   const std::int64_t channels = x.shape().c();
   RunningParams running{.momentum = momentum, .eps = p.eps, .count = x.data.elements() / channels};
-  Tensor mean({1, channels}, DType::f32, ctx.device), rstd({1, channels}, DType::f32, ctx.device);
-  NormParams q = p;
   if (ctx.training) {
     require(running.count > 1, "batch_norm: {} has one value per channel; training wants more", to_string(x.shape()));
-    norm_statistics(ctx.exec(), mean, rstd, x.data, p);
-    norm_update_running(ctx.exec(), running_mean.value, running_var.value, mean, rstd, running);
-  } else {
-    q.constant = true;
-    copy(mean, running_mean.value.reshaped({1, channels}), ctx.stream);
-    Tensor flat = rstd.reshaped({channels});
-    norm_rstd(ctx.exec(), flat, running_var.value, running);
+    const Statistics s = statistics_of(ctx, x, true, p);
+    norm_update_running(ctx.exec(), running_mean.value, running_var.value, s.mean, s.rstd, running);
+    return normalise(ctx, std::move(x), g, b, s.mean, s.rstd, p);
   }
-  return normalise(ctx, std::move(x), g, b, mean, rstd, q);
+  Statistics s = statistics_for(ctx, x.shape(), true, p.eps);
+  copy(s.mean, running_mean.value.reshaped({1, channels}), ctx.stream);
+  Tensor flat = s.rstd.reshaped({channels});
+  norm_rstd(ctx.exec(), flat, running_var.value, running);
+  NormParams q = p;
+  q.constant = true;
+  return normalise(ctx, std::move(x), g, b, s.mean, s.rstd, q);
 }
 
 // ------------------------------------------------------------------------------------------------------ elementwise and spatial

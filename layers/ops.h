@@ -19,6 +19,9 @@ struct ConvOptions {
   std::int32_t stride[3] = {1, 1, 1}, dilation[3] = {1, 1, 1};
   std::int32_t pad_low[3] = {0, 0, 0}, pad_high[3] = {0, 0, 0};
   Activation activation;  // fused; only without a tape (the graph's interpreter fuses when it may)
+  // A norm follows and wants statistics: of each sample, or of the batch. They come with the result (Value::statistics). Without an activation only.
+  enum class Norm : std::uint8_t { none, instance, batch } norm = Norm::none;
+  float norm_eps = 0.0f;
 };
 
 // y: (N, D', H', W', O), D' = floor((D + pad_low + pad_high - dilation (k - 1) - 1) / stride) + 1.        x1 may be undefined (one input)
@@ -33,7 +36,7 @@ bool recorded_in_conv(const Activation& f);
 Value conv_transpose(Context& ctx, Value x, Param& weight, Param* bias, const ConvOptions& o);
 Shape conv_transpose_shape(const Shape& x, const Shape& weight, const ConvOptions& o);
 
-// y = f(norm(x)). gamma, beta: (C), both or neither.
+// y = f(norm(x)). gamma, beta: (C), both or neither. Statistics that come with x are taken if they are of this kind and eps.
 Value instance_norm(Context& ctx, Value x, Param* gamma, Param* beta, const NormParams& p);
 // Training: batch statistics, and running ones are updated; otherwise the running ones.
 Value batch_norm(Context& ctx, Value x, Param* gamma, Param* beta, Param& running_mean, Param& running_var, float momentum, const NormParams& p);

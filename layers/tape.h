@@ -3,6 +3,7 @@
 // tape knows which, so kernels take a `beta` (kernels/kernel.h, Grad).
 #pragma once
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "kernels/kernel.h"
@@ -12,10 +13,17 @@ namespace vg {
 struct Context;
 struct Param;
 
+// Mean and 1 / sqrt(variance + eps) of each channel, as norm_statistics makes them (kernels/norm.h).
+struct Statistics {
+  Tensor mean, rstd;
+  float eps = 0.0f;
+};
+
 // A tensor in a computation. id < 0: no gradient flows through it.
 struct Value {
   Tensor data;
   int id = -1;
+  std::shared_ptr<const Statistics> statistics = nullptr;  // of data, from a convolution that was told of the norm behind it
   const Shape& shape() const { return data.shape(); }
 };
 

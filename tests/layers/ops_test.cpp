@@ -341,6 +341,38 @@ TEST(Ops, BatchNormRemembersWhatItSaw) {
   EXPECT_THROW(run(ctx, net, Value{from_host(std::vector<float>{1, 2}, {1, 1, 1, 1, 2})}), Error);  // one value has no variance
 }
 
+// Statistics come with a convolution's result if a norm wants them; and the norm takes them, if they are of its kind.
+TEST(Ops, ANormTakesTheStatisticsThatComeWithItsInput) {
+  Context ctx(kCpu);
+  ctx.training = true;
+  Network net(Graph{.spatial_dims = 3, .in_channels = 2, .nodes = {make("conv", {"input"}, {"weight"}, {{"channels", 3}, {"kernel", {3, 3, 3}}, {"pad", {1, 1, 1}}})}, .outputs = {"it"}},
+              kCpu, false);
+  net.params.initialise(3);
+  const Value x{from_host(numbers(2 * 3 * 4 * 5 * 2, 7), {2, 3, 4, 5, 2})};
+  ConvOptions o;
+  std::fill_n(o.pad_low, 3, 1), std::fill_n(o.pad_high, 3, 1);
+  Param& weight = net.params.at("p.weight");
+  const Value plain = conv(ctx, x, {}, weight, nullptr, o);
+  EXPECT_EQ(plain.statistics, nullptr);
+  o.norm = ConvOptions::Norm::instance, o.norm_eps = 1e-5f;
+  const Value with = conv(ctx, x, {}, weight, nullptr, o);
+  ASSERT_NE(with.statistics, nullptr);
+  EXPECT_EQ(to_host<float>(with.data), to_host<float>(plain.data));
+  const NormParams p;
+  const std::vector<float> want = to_host<float>(instance_norm(ctx, plain, nullptr, nullptr, p).data);
+  EXPECT_EQ(to_host<float>(instance_norm(ctx, with, nullptr, nullptr, p).data), want);
+  // Spoiled statistics tell whether they are read.
+  Value spoiled = with;
+  const std::vector<float> zeros(6, 0.0f);
+  spoiled.statistics = std::make_shared<Statistics>(Statistics{from_host(zeros, {2, 3}), from_host(zeros, {2, 3}), 1e-5f});
+  EXPECT_EQ(to_host<float>(instance_norm(ctx, spoiled, nullptr, nullptr, p).data), std::vector<float>(want.size(), 0.0f));
+  NormParams other = p;
+  other.eps = 1e-3f;  // not what they were made for
+  EXPECT_EQ(to_host<float>(instance_norm(ctx, spoiled, nullptr, nullptr, other).data), to_host<float>(instance_norm(ctx, plain, nullptr, nullptr, other).data));
+  o.activation = {ActivationKind::relu, 0};
+  EXPECT_THROW(conv(ctx, x, {}, weight, nullptr, o), Error);
+}
+
 // ------------------------------------------------------------------------------------------------------ in place, without a tape
 
 TEST(Ops, WithoutATapeMemoryThatDiesIsReusedAndOtherMemoryIsNot) {

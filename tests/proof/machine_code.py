@@ -36,7 +36,7 @@ GATES_SM80 = [
 ]
 # Functions that may be called: not inlined on purpose; and nvcc's own for the rare operands of an IEEE division or root, for
 # 64-bit division, and (Turing, Ampere) for shuffles after a branch.
-CALLED_ON_PURPOSE = re.compile(r"activate_four")
+CALLED_ON_PURPOSE = re.compile(r"activate_(four|sums)")
 # sm_75 has half the registers' worth of m16n8k16 (two m16n8k8 each): the widest tensor-core kernels spill a little there, and run all the same.
 SPILLS_ON_75 = (re.compile(r"conv_(weight_)?tensor_kernel"), 128)
 RARE_OPERANDS = re.compile(r"__cuda_sm\w+_(?:div|rem|rcp|sqrt|dsqrt|shflsync|votesync|warpsync)")
@@ -134,7 +134,7 @@ def machine_code(cubin):
             for name in pending:
                 code.labels[name] = address
             pending = []
-            code.instructions.append((address, instruction[2], instruction[3]))
+            code.instructions.append((address, instruction[2].replace("LDS.U.", "LDS."), instruction[3]))  # sm_75 says LDS.U.128
             if instruction[2].startswith("CALL"):
                 code.calls.append(instruction[3].strip())
     for code in functions.values():  # sm_75 and sm_80 also "call" places of the same function, to join threads again after a branch
