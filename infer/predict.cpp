@@ -24,12 +24,16 @@ std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / t
 // A tensor on a device: itself, if it is there.
 Tensor on_device(const Tensor& t, Device d) { return t.device() == d ? t : copy_to(t, d); }
 
+std::int64_t candidates_of(const PredictOptions& o, std::int64_t classes) { return std::clamp<std::int64_t>(o.candidates, 1, classes); }
+
 // The prediction, in host memory, and how parts of it are decided.
 class Output {
  public:
   Output(Context& ctx, const Shape& image, std::int64_t classes, const PredictOptions& o) : ctx_(ctx), classes_(classes), shape_({image.n(), image.d(), image.h(), image.w(), 1}) {
-    p_.labels = Tensor(shape_, classes <= 256 ? DType::u8 : DType::i32, kCpu);
-    if (o.confidence) p_.confidence = Tensor(shape_, DType::f32, kCpu);
+    Shape several = shape_;
+    several[4] = candidates_of(o, classes);
+    p_.labels = Tensor(several, classes <= 256 ? DType::u8 : DType::i32, kCpu);
+    if (o.confidence) p_.confidence = Tensor(several, DType::f32, kCpu);
     if (o.entropy) p_.entropy = Tensor(shape_, DType::f32, kCpu);
   }
   bool only_labels() const { return !p_.confidence.defined() && !p_.entropy.defined(); }
@@ -62,8 +66,10 @@ class Output {
     Tensor* const all[3] = {&p_.labels, &p_.confidence, &p_.entropy};
     for (int i = 0; i < 3; ++i) {
       if (!all[i]->defined()) continue;
-      to[i] = all[i]->range(offset, part);
-      there[i] = where == kCpu ? to[i] : Tensor(part, to[i].dtype(), where);
+      Shape mine = part;
+      mine[4] = all[i]->shape().c();
+      to[i] = all[i]->range(offset * mine[4], mine);
+      there[i] = where == kCpu ? to[i] : Tensor(mine, to[i].dtype(), where);
     }
     Exec ex = ctx_.exec();
     ex.device = where;
@@ -73,7 +79,10 @@ class Output {
   }
   void clear(std::int64_t first, std::int64_t voxels) {
     for (Tensor* t : {&p_.labels, &p_.confidence, &p_.entropy})
-      if (t->defined()) std::memset(static_cast<std::byte*>(t->raw()) + static_cast<std::size_t>(first) * size_of(t->dtype()), 0, static_cast<std::size_t>(voxels) * size_of(t->dtype()));
+      if (t->defined()) {
+        const std::size_t each = size_of(t->dtype()) * static_cast<std::size_t>(t->shape().c());
+        std::memset(static_cast<std::byte*>(t->raw()) + static_cast<std::size_t>(first) * each, 0, static_cast<std::size_t>(voxels) * each);
+      }
   }
   Context& ctx_;
   std::int64_t classes_;
@@ -241,7 +250,8 @@ std::optional<std::vector<ChainLayer>> chain_for(const Graph& graph, const Shape
 }
 
 std::uint64_t result_bytes(const Graph& graph, const Shape& image, const PredictOptions& o) {
-  return static_cast<std::uint64_t>(image.n() * image.voxels()) * ((o.confidence ? 4 : 0) + (o.entropy ? 4 : 0) + (graph.out_channels() <= 256 ? 1 : 4));
+  const auto candidates = static_cast<std::uint64_t>(candidates_of(o, graph.out_channels()));
+  return static_cast<std::uint64_t>(image.n() * image.voxels()) * (candidates * ((o.confidence ? 4 : 0) + (graph.out_channels() <= 256 ? 1 : 4)) + (o.entropy ? 4 : 0));
 }
 
 // What is left of the limit for the network's values.

@@ -13,6 +13,7 @@ struct PredictOptions {
   double overlap = 0.5;                // of neighbouring windows, as a part of the window
   bool gaussian = true;                // windows weigh less towards their border (sigma = window / 8, as nnU-Net), else equally
   bool confidence = false, entropy = false;
+  int candidates = 1;                  // so many classes of each voxel, the likeliest first; at most all classes
   DType precision = DType::f32;        // of activations on a GPU (and sim): f32, bf16, f16
   std::uint64_t max_bytes = 0;         // beside the image; 0: no limit. Slower plans that need less are taken where the fast one needs more (planes.h)
   bool skip_background = true;         // where the network sees one value only, its answer is not computed again and again (planes.h)
@@ -21,8 +22,8 @@ struct PredictOptions {
 };
 
 struct Prediction {
-  Tensor labels;      // (N, D, H, W, 1) class index, u8 up to 256 classes, else i32; on the cpu
-  Tensor confidence;  // (N, D, H, W, 1) f32 softmax probability of that class, if asked for
+  Tensor labels;      // (N, D, H, W, candidates) class index, u8 up to 256 classes, else i32; on the cpu
+  Tensor confidence;  // (N, D, H, W, candidates) f32 softmax probability of those classes, if asked for
   Tensor entropy;     // (N, D, H, W, 1) f32, of all classes' probabilities, in nats: 0 (certain) .. log C, if asked for
 };
 

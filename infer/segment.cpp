@@ -174,6 +174,7 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   const Shape shape = batch_shape(s.recipe, s.net.graph, journey.volume);
 
   PredictOptions p = predict_options(s.recipe);
+  p.candidates = options.candidates;
   p.confidence = options.confidence, p.entropy = options.entropy, p.precision = options.precision, p.head_only = options.head_only, p.progress = options.progress;
   const double before = os::wall_seconds();
   const Tensor input = normalised(s.recipe, journey.volume.voxels.reshaped(shape));
@@ -192,21 +193,50 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   out.network_seconds = os::wall_seconds() - before;
 
   const Shape grid = {1, journey.volume.voxels.shape().d(), journey.volume.voxels.shape().h(), journey.volume.voxels.shape().w(), 1};
-  Tensor ids(grid, DType::i32, kCpu);
   std::vector<std::int32_t> table;
   for (std::int64_t k = 0; k < s.net.graph.out_channels(); ++k) table.push_back(s.id_of(k));
-  for (std::int64_t i = 0; i < ids.elements(); ++i)
-    ids.data<std::int32_t>()[i] = table[prediction.labels.dtype() == DType::u8 ? prediction.labels.data<std::uint8_t>()[i]
-                                                                               : static_cast<std::size_t>(prediction.labels.data<std::int32_t>()[i])];
+  const std::int64_t candidates = prediction.labels.shape().c();
+  const auto ids = [&](std::int64_t candidate) {
+    Tensor t(grid, DType::i32, kCpu);
+    for (std::int64_t i = 0, j = candidate; i < t.elements(); ++i, j += candidates)
+      t.data<std::int32_t>()[i] = table[prediction.labels.dtype() == DType::u8 ? prediction.labels.data<std::uint8_t>()[j]
+                                                                               : static_cast<std::size_t>(prediction.labels.data<std::int32_t>()[j])];
+    return t;
+  };
+  const auto chance = [&](std::int64_t candidate) {
+    if (candidates == 1) return prediction.confidence.reshaped(grid);
+    Tensor t(grid, DType::f32, kCpu);
+    for (std::int64_t i = 0, j = candidate; i < t.elements(); ++i, j += candidates) t.data<float>()[i] = prediction.confidence.data<float>()[j];
+    return t;
+  };
   const auto placed = [&](const Tensor& result) {
     if (!options.conformed) return back(journey, result, scan);
     Volume v = journey.volume;
     v.voxels = result;
     return v;
   };
+  // One volume of many: each candidate goes its way by itself.
+  const auto together = [&](auto number, const auto& one) {
+    using Number = decltype(number);
+    Volume all = placed(one(0));
+    const Shape single = all.voxels.shape();
+    Shape several = single;
+    several[4] = candidates;
+    Tensor t(several, all.voxels.dtype(), kCpu);
+    for (std::int64_t k = 0; k < candidates; ++k) {
+      const Tensor mine = placed(one(k)).voxels;
+      for (std::int64_t i = 0; i < single.elements(); ++i) t.data<Number>()[i * candidates + k] = mine.data<Number>()[i];
+    }
+    all.voxels = t;
+    return all;
+  };
   out.image = options.conformed ? journey.volume : scan;
-  out.labels = placed(ids);
-  if (options.confidence) out.confidence = placed(prediction.confidence.reshaped(grid));
+  out.labels = placed(ids(0));
+  if (options.confidence) out.confidence = placed(chance(0));
+  if (options.candidates > 1) {
+    out.candidates = together(std::int32_t{}, ids);
+    if (options.confidence) out.chances = together(0.0f, chance);
+  }
   if (options.entropy) out.entropy = placed(prediction.entropy.reshaped(grid));
   out.total_seconds = os::wall_seconds() - start;
   return out;

@@ -26,6 +26,7 @@ struct Segmenter {
 struct SegmentOptions {
   bool conformed = false;   // results on the network's own grid instead of the input's
   bool confidence = false, entropy = false;
+  int candidates = 1;            // PredictOptions; more than 1: Segmentation::candidates and, with `confidence`, their probabilities
   DType precision = DType::f32;  // PredictOptions
   std::uint64_t max_bytes = 0;  // of the whole program; slower plans that need less are taken, what fits by none is refused (out_of_memory). 0: no limit
   bool head_only = false;       // PredictOptions
@@ -36,6 +37,8 @@ struct Segmentation {
   Volume labels;                     // i32: ids as the model's labels say (class indices if it has none)
   std::optional<Volume> confidence;  // f32: softmax probability of the label, resampled linearly
   std::optional<Volume> entropy;     // f32: of all classes' probabilities, in nats, resampled linearly
+  std::optional<Volume> candidates;  // i32, a channel for each candidate: ids of the likeliest labels, the first of them `labels`
+  std::optional<Volume> chances;     // f32: their probabilities, resampled linearly
   Volume image;                      // what was segmented, on the labels' grid, intensities as in the file (conformed: 0..255)
   double read_seconds = 0, network_seconds = 0, total_seconds = 0;
   Warnings warnings;

@@ -76,7 +76,7 @@ struct DecideRows {
 template <class T, class Label>
 __global__ __launch_bounds__(kTileThreads) void decide_kernel(Label* __restrict__ labels, float* __restrict__ confidence, float* __restrict__ entropy,
                                                               const T* __restrict__ scores, const float* __restrict__ totals, DecideRows r, int classes,
-                                                              int tile_size) {
+                                                              int kept, int tile_size) {
   SIMT_DYN_SHARED(float, tile);
   const std::int64_t row = blockIdx.x / r.parts;
   const int x0 = static_cast<int>(blockIdx.x - row * r.parts) * tile_size, count = r.labels.w - x0 < tile_size ? r.labels.w - x0 : tile_size;
@@ -91,8 +91,8 @@ __global__ __launch_bounds__(kTileThreads) void decide_kernel(Label* __restrict_
   int best = 0;
   for (int c = 1; c < classes; ++c) best = s[c] > s[best] ? c : best;
   const std::int64_t at = row * r.labels.w + x0 + thread;
-  labels[at] = static_cast<Label>(best);
-  if (!confidence && !entropy) return;
+  labels[at * kept] = static_cast<Label>(best);
+  if (kept == 1 && !confidence && !entropy) return;
   const float k = totals ? 1.0f / (totals[z] * totals[r.labels.d + y] * totals[r.labels.d + r.labels.h + x0 + thread]) : 1.0f;
   float sum = 0.0f, moment = 0.0f;
   for (int c = 0; c < classes; ++c) {
@@ -100,14 +100,26 @@ __global__ __launch_bounds__(kTileThreads) void decide_kernel(Label* __restrict_
     sum += e;
     moment += e > 0.0f ? e * t : 0.0f;
   }
-  if (confidence) confidence[at] = 1.0f / sum;
+  if (confidence) confidence[at * kept] = 1.0f / sum;
   if (entropy) entropy[at] = logf(sum) - moment / sum;
+  for (int k_th = 1, last = best; k_th < kept; ++k_th) {  // the best of those that come after the last one
+    int next = -1;
+    for (int c = 0; c < classes; ++c) {
+      const bool after = s[c] < s[last] || (s[c] == s[last] && c > last);
+      if (after && (next < 0 || s[c] > s[next])) next = c;
+    }
+    last = next < 0 ? last : next;  // NaN comes after nothing
+    labels[at * kept + k_th] = static_cast<Label>(last);
+    if (confidence) confidence[at * kept + k_th] = expf((s[last] - s[best]) * k) / sum;
+  }
 }
 
 void decide(const Exec& ex, Tensor& labels, Tensor& confidence, Tensor& entropy, const Tensor& scores, const Tensor& totals, const DecideParams& p) {
   const int classes = static_cast<int>(scores.shape().c()), tile = tile_voxels(classes);
   const DecideRows r = {extent_of(labels.shape()), extent_of(scores.shape()), static_cast<int>(p.from[0]), static_cast<int>(p.from[1]),
                         static_cast<int>(p.from[2]), static_cast<int>(simt::blocks_for(labels.shape().w(), tile))};
+  const int kept = static_cast<int>(labels.shape().c());
+  assert(kept >= 1 && kept <= classes && (!confidence.defined() || confidence.shape() == labels.shape()));
   assert(labels.shape().n() == scores.shape().n() && r.labels.d <= r.scores.d && (labels.dtype() == DType::i32 || classes <= 256));
   assert(!totals.defined() || totals.elements() == r.labels.d + r.labels.h + r.labels.w);
   const std::int64_t blocks = labels.shape().n() * r.labels.d * r.labels.h * r.parts;
@@ -115,7 +127,7 @@ void decide(const Exec& ex, Tensor& labels, Tensor& confidence, Tensor& entropy,
     using T = decltype(zero);
     const auto launch = [&](auto* to, auto decide_any) {
       VG_LAUNCH(ex, decide_any, static_cast<unsigned>(blocks), kTileThreads, tile_bytes(classes, 0), to, confidence.defined() ? confidence.data<float>() : nullptr,
-                entropy.defined() ? entropy.data<float>() : nullptr, scores.data<T>(), data_or_null(totals), r, classes, tile);
+                entropy.defined() ? entropy.data<float>() : nullptr, scores.data<T>(), data_or_null(totals), r, classes, kept, tile);
     };
     if (labels.dtype() == DType::u8)
       launch(labels.data<std::uint8_t>(), decide_kernel<T, std::uint8_t>);

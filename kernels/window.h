@@ -24,8 +24,9 @@ struct DecideParams {
   std::int64_t from[3] = {0, 0, 0};  // the scores' voxel that belongs to the labels' first
 };
 // With s = scores[n, (from0 + z) mod R, from1 + y, from2 + x, :] and p = softmax(s / (total_d[z] total_h[y] total_w[x])):
-//   labels[n, z, y, x] = the first class with the largest score     confidence = p[label]     entropy = - sum p log p, in nats (0 .. log C)
-// labels: (N, D, H, W, 1) u8 (C <= 256) or i32   confidence, entropy: the same shape, f32; undefined: not wanted
+//   labels[n, z, y, x, k] = the class with the (k + 1)-th largest score, of equals the first     confidence[.., k] = p[labels[.., k]]
+//   entropy[n, z, y, x] = - sum p log p, in nats (0 .. log C)
+// labels: (N, D, H, W, K) u8 (C <= 256) or i32, K <= C   confidence: the same, f32   entropy: (N, D, H, W, 1) f32; the last two undefined: not wanted
 // scores: (N, R, H', W', C), R >= D   totals: (D + H + W) f32, one after the other; undefined: 1
 VG_KERNEL(decide, Tensor& labels, Tensor& confidence, Tensor& entropy, const Tensor& scores, const Tensor& totals, const DecideParams& p);
 

@@ -3,6 +3,8 @@
 #define HWY_TARGET_INCLUDE "kernels/window_cpu.cpp"
 #include "kernels/simd.h"
 
+#include <cmath>
+
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
@@ -16,8 +18,8 @@ namespace vg {
 // A row of voxels to decide. Each pointer but `scores`, `classes_of` and `work` may be null.
 struct DecideRow {
   const float* scores;
-  std::int64_t voxels, classes;
-  std::int32_t* classes_of;
+  std::int64_t voxels, classes, kept;
+  std::int32_t* classes_of;  // (voxels, kept)
   float *confidence, *entropy;
   float scale;           // 1 / (total_d total_h)
   const float* total_w;  // along the row
@@ -38,6 +40,22 @@ void blend_row(float* to, const float* from, float weight, const float* along, s
     float* y = to + v * channels;
     const float* x = from + v * channels;
     for_vectors(channels, [&](std::int64_t i, auto part) HWY_ATTR { store(hn::Add(load(y + i, part), hn::Mul(k, load(x + i, part))), y + i, part); });
+  }
+}
+
+// The classes of one voxel in the order of their scores, as many as are kept. Each is the best of those that come after the last one.
+void rank_classes(const DecideRow& r, std::int64_t voxel, std::int32_t best, float confidence, float factor) {
+  const float* s = r.scores + voxel * r.classes;
+  std::int64_t last = best;
+  for (std::int64_t k = 0; k < r.kept; ++k) {
+    std::int64_t next = k == 0 ? best : -1;
+    for (std::int64_t c = 0; k > 0 && c < r.classes; ++c) {
+      const bool after = s[c] < s[last] || (s[c] == s[last] && c > last);
+      if (after && (next < 0 || s[c] > s[next])) next = c;
+    }
+    last = next < 0 ? last : next;  // NaN comes after nothing
+    r.classes_of[voxel * r.kept + k] = static_cast<std::int32_t>(last);
+    if (r.confidence) r.confidence[voxel * r.kept + k] = std::exp((s[last] - s[best]) * factor) * confidence;
   }
 }
 
@@ -72,8 +90,12 @@ void decide_row(const DecideRow& r) {
       hn::Store(hn::Div(set(1.0f), sum), F(), confidence + v);
       hn::Store(hn::Sub(log(sum), hn::Div(moment, sum)), F(), entropy + v);
     }
-    std::memcpy(r.classes_of + v0, winners, static_cast<std::size_t>(count) * sizeof(std::int32_t));
-    if (r.confidence) std::memcpy(r.confidence + v0, confidence, static_cast<std::size_t>(count) * sizeof(float));
+    if (r.kept == 1) {
+      std::memcpy(r.classes_of + v0, winners, static_cast<std::size_t>(count) * sizeof(std::int32_t));
+      if (r.confidence) std::memcpy(r.confidence + v0, confidence, static_cast<std::size_t>(count) * sizeof(float));
+    } else {
+      for (std::int64_t v = 0; v < count; ++v) rank_classes(r, v0 + v, winners[v], r.confidence ? confidence[v] : 0.0f, factor[v]);
+    }
     if (r.entropy) std::memcpy(r.entropy + v0, entropy, static_cast<std::size_t>(count) * sizeof(float));
   }
 }
@@ -131,21 +153,21 @@ void blend_window(const Exec&, Tensor& sums, const Tensor& scores, const Tensor&
 
 void decide(const Exec&, Tensor& labels, Tensor& confidence, Tensor& entropy, const Tensor& scores, const Tensor& totals, const DecideParams& p) {
   const Shape &to = labels.shape(), &s = scores.shape();
-  const std::int64_t W = to.w(), C = s.c();
+  const std::int64_t W = to.w(), C = s.c(), K = to.c();
   const bool bytes = labels.dtype() == DType::u8;
-  assert(to.n() == s.n() && to.d() <= s.d() && (!bytes || C <= 256));
+  assert(to.n() == s.n() && to.d() <= s.d() && (!bytes || C <= 256) && K >= 1 && K <= C && (!confidence.defined() || confidence.shape() == to));
   const float* total = totals.defined() ? totals.data<float>() : nullptr;
   for_rows(to.n() * to.d() * to.h(), W * C, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> memory(static_cast<std::size_t>(32 * C + 16));
-    std::vector<std::int32_t> wide(static_cast<std::size_t>(bytes ? W : 0));
+    std::vector<std::int32_t> wide(static_cast<std::size_t>(bytes ? W * K : 0));
     float* work = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) / 4 % 16;  // whole cache lines
     for (std::int64_t row = begin; row < end; ++row) {
       const std::int64_t n = row / (to.d() * to.h()), z = row / to.h() % to.d(), y = row % to.h(), at = row * W;
       const std::int64_t from = ((n * s.d() + (z + p.from[0]) % s.d()) * s.h() + y + p.from[1]) * s.w() + p.from[2];
       HWY_DYNAMIC_DISPATCH(decide_row)
-      ({scores.data<float>() + from * C, W, C, bytes ? wide.data() : labels.data<std::int32_t>() + at, confidence.defined() ? confidence.data<float>() + at : nullptr,
+      ({scores.data<float>() + from * C, W, C, K, bytes ? wide.data() : labels.data<std::int32_t>() + at * K, confidence.defined() ? confidence.data<float>() + at * K : nullptr,
         entropy.defined() ? entropy.data<float>() + at : nullptr, total ? 1.0f / (total[z] * total[to.d() + y]) : 1.0f, total ? total + to.d() + to.h() : nullptr, work});
-      if (bytes) std::copy(wide.begin(), wide.end(), labels.data<std::uint8_t>() + at);
+      if (bytes) std::copy(wide.begin(), wide.end(), labels.data<std::uint8_t>() + at * K);
     }
   });
 }

@@ -16,8 +16,8 @@ using namespace vg;
 namespace fs = std::filesystem;
 
 struct Arguments {
-  std::string input, output, model, device = "auto", volumes, confidence, entropy, qc, report, max_memory, precision = "fp32";
-  int threads = 0, volume = -1, series = -1;
+  std::string input, output, model, device = "auto", volumes, confidence, entropy, top_labels, top_confidence, qc, report, max_memory, precision = "fp32";
+  int threads = 0, volume = -1, series = -1, top = 3;
   bool conformed = false, dry_run = false, plan = false, self_test = false, quiet = false, cpu = false, exact = false, head_only = false;
   GpuOptions gpu;
 };
@@ -52,6 +52,9 @@ void write_labels(const Segmentation& s, const std::string& path, const Lut& lut
 
 DType precision_of(const Arguments& a) { return a.precision == "bf16" ? DType::bf16 : a.precision == "fp16" ? DType::f16 : DType::f32; }
 
+bool wants_confidence(const Arguments& a) { return !a.confidence.empty() || !a.top_confidence.empty(); }
+int candidates_of(const Arguments& a) { return a.top_labels.empty() && a.top_confidence.empty() ? 1 : a.top; }
+
 // Writes what was found in a scan. seconds: what reading and segmenting took.
 CaseReport write_case(const Segmentation& s, const Lut& lut, const Case& c, const Arguments& a, std::size_t cases, double seconds) {
   CaseReport r{.name = c.name, .input = c.input, .output = c.output, .error = {}, .volumes = {}, .warnings = {}};
@@ -62,7 +65,13 @@ CaseReport write_case(const Segmentation& s, const Lut& lut, const Case& c, cons
     make_parent(path);
     write_volume(path, map, {.type = Number::f32, .labels = false, .description = description, .gzip_level = 1});
   };
-  if (s.confidence) write_map(a.confidence, "_conf.nii.gz", *s.confidence, "softmax probability of the label");
+  if (s.confidence && !a.confidence.empty()) write_map(a.confidence, "_conf.nii.gz", *s.confidence, "softmax probability of the label");
+  if (s.candidates && !a.top_labels.empty()) {
+    const std::string path = beside(a.top_labels, c, cases, "_top.nii.gz");
+    make_parent(path);
+    write_volume(path, *s.candidates, {.type = {}, .labels = true, .description = "likeliest labels, the likeliest first", .gzip_level = 1});
+  }
+  if (s.chances && !a.top_confidence.empty()) write_map(a.top_confidence, "_topconf.nii.gz", *s.chances, "softmax probabilities of the likeliest labels");
   if (s.entropy) write_map(a.entropy, "_entropy.nii.gz", *s.entropy, "entropy of the softmax probabilities, nats");
   if (!a.qc.empty()) {
     const std::string path = beside(a.qc, c, cases, "_qc.png");
@@ -90,7 +99,7 @@ class Pipeline {
         const double start = os::wall_seconds();
         const Volume now = (scan.valid() ? std::move(scan) : read(i)).get();
         if (i + 1 < cases_.size()) scan = read(i + 1);
-        SegmentOptions o{.conformed = a_.conformed, .confidence = !a_.confidence.empty(), .entropy = !a_.entropy.empty(), .precision = precision_of(a_), .max_bytes = bytes_of(a_.max_memory),
+        SegmentOptions o{.conformed = a_.conformed, .confidence = wants_confidence(a_), .entropy = !a_.entropy.empty(), .candidates = candidates_of(a_), .precision = precision_of(a_), .max_bytes = bytes_of(a_.max_memory),
                          .head_only = a_.head_only, .progress = {}};
         o.progress = [&](double done) { bar_.draw((static_cast<double>(i) + done) / static_cast<double>(cases_.size()), cases_[i].name); };
         Segmentation s = segment(ctx_, segmenter_, now, o);
@@ -165,7 +174,7 @@ int seginfer(Arguments a) {
     for (const Case& c : cases) {
       const Shape shape = network_input(segmenter, read_volume(c.input));
       PredictOptions p = predict_options(segmenter.recipe);
-      p.confidence = !a.confidence.empty(), p.entropy = !a.entropy.empty(), p.max_bytes = bytes_of(a.max_memory);
+      p.confidence = wants_confidence(a), p.entropy = !a.entropy.empty(), p.candidates = candidates_of(a), p.max_bytes = bytes_of(a.max_memory);
       if (a.plan) std::printf("%s", predict_table(segmenter.net.graph, shape, p, ctx.convolution).c_str());
       std::printf("%s -> %s: network input %s, %.2f GiB at the peak\n", c.input.c_str(), c.output.c_str(), to_string(shape).c_str(),
                   static_cast<double>(predict_bytes(segmenter.net.graph, shape, p, ctx.convolution)) / 1073741824.0);
@@ -195,6 +204,9 @@ int main(int argc, char** argv) {
   app.add_option("--vol", a.volumes, "CSV of volumes in mm^3, one row a scan");
   app.add_option("--conf", a.confidence, "confidence map (several scans: a folder)");
   app.add_option("--entropy", a.entropy, "map of the entropy of all classes' probabilities, in nats: 0 is certain (several scans: a folder)");
+  app.add_option("--top-labels", a.top_labels, "4-D map of the --top likeliest labels of each voxel, the likeliest first (several scans: a folder)");
+  app.add_option("--top-conf", a.top_confidence, "4-D map of their probabilities (several scans: a folder)");
+  app.add_option("--top", a.top, "how many labels --top-labels and --top-conf hold")->check(CLI::Range(2, 256))->capture_default_str();
   app.add_option("--qc", a.qc, "picture for quality control, PNG (several scans: a folder). It can show a face");
   app.add_option("--report", a.report, "the run as JSON");
   app.add_option("--max-mem", a.max_memory, "memory to stay within, e.g. 4G: slower plans are taken, what fits by none is refused");

@@ -204,6 +204,22 @@ TEST(Predict, TheSameOnEveryDevice) {
         ASSERT_NEAR(p[0].entropy.data<float>()[i], p[1].entropy.data<float>()[i], 1e-5f);
         ASSERT_LE(p[0].entropy.data<float>()[i], std::log(4.0f) + 1e-6f);
       }
+      PredictOptions more = o;
+      more.candidates = 9;  // no more than there are classes: all four
+      for (std::size_t i = 0; i < 2; ++i) {
+        const Device d = i == 0 ? kCpu : kSim;
+        Context ctx(d);
+        Network net = random_network(2, 4, kernel, d);
+        const Prediction all = predict(ctx, net, image, more);
+        ASSERT_EQ(all.labels.shape().c(), 4);
+        for (std::int64_t v = 0; v < p[i].labels.elements(); ++v) {
+          ASSERT_EQ(all.labels.data<std::uint8_t>()[4 * v], p[i].labels.data<std::uint8_t>()[v]);
+          ASSERT_EQ(all.confidence.data<float>()[4 * v], p[i].confidence.data<float>()[v]);
+          float sum = 0.0f;
+          for (int k = 0; k < 4; ++k) sum += all.confidence.data<float>()[4 * v + k];
+          ASSERT_NEAR(sum, 1.0f, 1e-5f);
+        }
+      }
       o.precision = DType::bf16;  // activations of 8 bits: other probabilities, but not far away
       Context sim(kSim), cpu(kCpu);
       Network net = random_network(2, 4, kernel, kSim), on_cpu = random_network(2, 4);

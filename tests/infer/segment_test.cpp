@@ -101,6 +101,29 @@ TEST_F(Segment, LabelsComeBackOnTheScansOwnGrid) {
 }
 
 // A kernel that reads a neighbour shows which way the axes of the network's input run: the voxel after this one along H or W of the wanted order.
+// Each candidate comes back as the label does.
+TEST_F(Segment, CandidatesAreOnTheScansGridToo) {
+  const Volume v = scan({9, 7, 5}, "LAS");
+  Recipe r;
+  r.orientation = "RAS";
+  const Model m = test::threshold_model(3, kThresholds, r);
+  const Segmentation plain = run(m, v, with_confidence());
+  SegmentOptions o = with_confidence();
+  o.candidates = 2;
+  const Segmentation s = run(m, v, o);
+  ASSERT_TRUE(s.candidates && s.chances && !plain.candidates);
+  ASSERT_EQ(s.candidates->channels(), 2);
+  EXPECT_EQ(std::memcmp(&s.candidates->place.affine, &v.place.affine, sizeof(Affine)), 0);
+  for (std::int64_t i = 0; i < plain.labels.voxels.elements(); ++i) {
+    const std::int32_t first = plain.labels.voxels.data<std::int32_t>()[i];
+    ASSERT_EQ(s.labels.voxels.data<std::int32_t>()[i], first);
+    ASSERT_EQ(s.candidates->voxels.data<std::int32_t>()[2 * i], first);
+    ASSERT_NE(s.candidates->voxels.data<std::int32_t>()[2 * i + 1], first);
+    ASSERT_EQ(s.chances->voxels.data<float>()[2 * i], plain.confidence->voxels.data<float>()[i]);
+    ASSERT_GE(s.chances->voxels.data<float>()[2 * i], s.chances->voxels.data<float>()[2 * i + 1]);
+  }
+}
+
 TEST_F(Segment, TheNetworkSeesTheOrientationThatTheRecipeAsksFor) {
   struct Look {
     const char *slices, *orientation, *order;  // what the recipe says; the order that results

@@ -1,4 +1,8 @@
 // Cutting, blending and deciding windows against loops in double precision: windows inside, across and beyond every face of the image.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 #include "kernels/window.h"
 
 #include <algorithm>
@@ -108,6 +112,14 @@ std::vector<float> classes_of(const Tensor& labels) {
   return v;
 }
 
+// Of rows of `each` numbers the first `kept`.
+std::vector<double> first_of(const std::vector<double>& all, std::int64_t each, std::int64_t kept) {
+  std::vector<double> some;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    if (static_cast<std::int64_t>(i) % each < kept) some.push_back(all[i]);
+  return some;
+}
+
 TEST(Windows, Decide) {
   for (const Decision& c : kDecisions)
     for (const bool ties : {false, true})
@@ -118,7 +130,7 @@ TEST(Windows, Decide) {
         if (ties)
           for (float& v : scores) v = std::round(v);
         const std::vector<float> totals = uniforms(l.d() + l.h() + l.w(), 12, 0.5, 2.0);
-        std::vector<double> want, confidence, entropy;
+        std::vector<double> want, confidence, entropy, order, probability;  // the last two: of all classes, the likeliest first
         for (std::int64_t v = 0; v < l.elements(); ++v) {
           const std::int64_t n = v / l.voxels(), z = v / (l.h() * l.w()) % l.d(), y = v / l.w() % l.h(), x = v % l.w();
           const float* at = scores.data() + (((n * s.d() + (z + c.from[0]) % s.d()) * s.h() + y + c.from[1]) * s.w() + x + c.from[2]) * s.c();
@@ -131,6 +143,10 @@ TEST(Windows, Decide) {
             const double p = std::exp(k * static_cast<double>(at[i] - *best)) / sum;
             h -= p * std::log(p);
           }
+          std::vector<std::int64_t> ranks(static_cast<std::size_t>(s.c()));
+          std::iota(ranks.begin(), ranks.end(), 0);
+          std::stable_sort(ranks.begin(), ranks.end(), [&](std::int64_t a, std::int64_t b) { return at[a] > at[b]; });
+          for (const std::int64_t i : ranks) order.push_back(static_cast<double>(i)), probability.push_back(std::exp(k * static_cast<double>(at[i] - *best)) / sum);
           want.push_back(static_cast<double>(best - at)), confidence.push_back(1.0 / sum), entropy.push_back(h);
         }
         for (const DType type : {DType::u8, DType::i32}) {
@@ -149,6 +165,17 @@ TEST(Windows, Decide) {
             Tensor alone = run.blank(l, type);
             decide(run.exec(), alone, none, none, x, Tensor(), p);
             EXPECT_EQ(classes_of(alone), classes_of(labels));
+            const std::int64_t kept = std::min<std::int64_t>(s.c(), 5);
+            Shape several = l;
+            several[4] = kept;
+            Tensor ranked = run.blank(several, type), chances = run.blank(several);
+            decide(run.exec(), ranked, chances, unsure, x, t, p);
+            expect_close(classes_of(ranked), first_of(order, s.c(), kept), {.relative = 0, .trivial = true});
+            expect_close(chances, first_of(probability, s.c(), kept), {.relative = 3e-6, .trivial = true});
+            expect_close(unsure, entropy, {.relative = 2e-6, .floor = 2e-6, .trivial = true});
+            bits.same(run, chances, "probabilities");
+            decide(run.exec(), ranked, none, none, x, t, p);
+            expect_close(classes_of(ranked), first_of(order, s.c(), kept), {.relative = 0, .trivial = true});
           }
         }
       }

@@ -174,11 +174,11 @@ TEST_F(Programs, NoCudaLibraryIsLinked) {
 TEST_F(Programs, SeginferWritesEverythingAndSaysNothingWhenQuiet) {
   phantoms();
   const Result r = run("seginfer", {"-q", "-m", at("m.safetensors"), "-i", at("in"), "-o", at("out"), "--vol", at("new/v.csv"), "--report",
-                                    at("new/r.json"), "--conf", at("conf"), "--qc", at("qc")});
+                                    at("new/r.json"), "--conf", at("conf"), "--qc", at("qc"), "--top-labels", at("top"), "--top-conf", at("top")});
   EXPECT_EQ(r.code, 0) << r.err;
   EXPECT_EQ(r.out + r.err, "");
   for (const char* file :
-       {"out/head0_seg.nii.gz", "out/head1_seg.nii.gz", "conf/head0_conf.nii.gz", "qc/head1_qc.png", "new/v.csv", "new/r.json"})
+       {"out/head0_seg.nii.gz", "out/head1_seg.nii.gz", "conf/head0_conf.nii.gz", "top/head1_top.nii.gz", "top/head1_topconf.nii.gz", "qc/head1_qc.png", "new/v.csv", "new/r.json"})
     EXPECT_TRUE(fs::exists(at(file))) << file;
   const Volume labels = read_labels(at("out/head0_seg.nii.gz")), scan = read_volume(at("in/head0.nii.gz"));
   EXPECT_TRUE(labels.place.affine == scan.place.affine);
@@ -192,6 +192,19 @@ TEST_F(Programs, SeginferWritesEverythingAndSaysNothingWhenQuiet) {
     ASSERT_TRUE(close || id == (x > 0.6f ? 2 : x > 0.3f ? 3 : 0)) << x << " " << id;
   }
   EXPECT_EQ(counts.size(), 3u);
+  // All three labels of each voxel in some order, the likeliest first.
+  const Volume top = read_volume(at("top/head0_top.nii.gz")), chances = read_volume(at("top/head0_topconf.nii.gz")), sure = read_volume(at("conf/head0_conf.nii.gz"));
+  ASSERT_EQ(top.channels(), 3);
+  ASSERT_EQ(chances.channels(), 3);
+  EXPECT_TRUE(top.place.affine == scan.place.affine);
+  for (std::int64_t i = 0; i < scan.voxels.elements(); ++i) {
+    const float *id = top.voxels.data<float>() + 3 * i, *p = chances.voxels.data<float>() + 3 * i;
+    ASSERT_EQ(id[0], static_cast<float>(labels.voxels.data<std::int32_t>()[i]));
+    ASSERT_EQ(id[0] + id[1] + id[2], 5.0f);
+    ASSERT_TRUE(p[0] >= p[1] && p[1] >= p[2]);
+    ASSERT_NEAR(p[0] + p[1] + p[2], 1.0f, 1e-5f);
+    ASSERT_EQ(p[0], sure.voxels.data<float>()[i]);
+  }
   const std::string csv = os::read_text(at("new/v.csv"));
   EXPECT_TRUE(contains(csv, "case,Bright,Dark\nhead0,")) << csv;
   EXPECT_TRUE(contains(csv, "not a medical device"));
