@@ -95,6 +95,49 @@ __device__ inline Pack<4> sum_of(Pack<4> a, const Pack<4>& b) {
   return a;
 }
 
+// A warp writes its `rows` rows of BN sums where tensors' rows hold no multiple of 8: neighbouring lanes write neighbouring channels, in windows that begin
+// on 64 bytes. Voxels along W whose rows follow one another in memory are one long row. `own`: the warp's sums, groups of columns exchanged by row;
+// `first`: the warp's first voxel in the box.
+template <int BN, class H>
+__device__ inline void write_rows(const HalfSink<H>& s, const HaloClass& c, const HaloTile& tile, const Gather& g, TileShape shape,
+                                  std::int64_t first_voxel, int first_column, const float* own, const float* bias, int first, int rows) {
+  constexpr int kGroups = BN / 8, kRowsPerLine = BN == 16 ? 2 : 1;
+  const int lane = static_cast<int>(threadIdx.x) % 32, across = 1 << shape.log_w;
+  for (int t = 0; t < 2; ++t) {
+    const int begin = t == 0 ? 0 : s.channels[0], end = begin + s.channels[t];  // columns of this tensor, and of these the block's
+    const int low = begin > first_column ? begin : first_column, high = end < first_column + BN ? end : first_column + BN, width = high - low;
+    if (width <= 0) continue;
+    const bool joined = width == s.channels[t] && c.w.apart * c.w.out_step == 1;
+    const int run = !joined ? 1 : across < rows ? across : rows;
+    const float inverse = 1.0f / static_cast<float>(width);
+    for (int base = 0; base < rows; base += 32 * run) {
+      // A lane finds the place of one run, all write it.
+      const int own_row = base + lane * run, v = first + own_row, tw = v & (across - 1);
+      long long at = 0;
+      int own_count = 0;
+      if (own_row < rows) {
+        const std::int64_t voxel = tile.voxel(c, g, v >> (shape.log_w + shape.log_h), v >> shape.log_w & ((1 << shape.log_h) - 1), tw);
+        const int left = c.w.lattice - (tile.qw + c.w.apart * tw);
+        if (voxel >= 0) at = (first_voxel + voxel) * s.channels[t] + (low - begin), own_count = (left < run ? left : run) * width;
+      }
+      for (int k = 0; k < 32 && base + k * run < rows; ++k) {
+        H* to = s.data[t] + __shfl_sync(0xffffffffu, at, k);
+        const int count = __shfl_sync(0xffffffffu, own_count, k), r0 = base + k * run;
+        const auto put = [&](int i) __attribute__((always_inline)) {
+          if (i < 0 || i >= count) return;
+          const int down = small_quotient(i, inverse), column = low - first_column + i - down * width, r = r0 + down;
+          float x = own[r * BN + (column / 8 ^ r / kRowsPerLine % kGroups) * 8 + column % 8] + bias[column];
+          if (s.activation.kind != ActivationKind::identity) x = activate_sums(s.activation.kind, s.activation.alpha, Pack<4>{{x}}).v[0];
+          store<1>(to + i, Pack<1>{{x}}, s.beta[t]);
+        };
+        int i = lane - static_cast<int>(reinterpret_cast<std::uintptr_t>(to) / sizeof(H) % 32);
+        put(i);
+        for (i += 32; i < count; i += 32) put(i);
+      }
+    }
+  }
+}
+
 // x as it is after it was stored as H.
 template <class H>
 __device__ inline float stored(float x) {
@@ -261,6 +304,11 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
   __syncthreads();
   const int group = lane % kGroups, column = later[0].column_tile * BN + group * 8;
   const std::int64_t first_voxel = later[0].first_output;
+  const bool by_row = gridDim.y == 1 && !sink.eights;
+  if (by_row) {
+    write_rows<BN>(sink, later[0].c, later[0].tile, g, shape, first_voxel, later[0].column_tile * BN, own, bias, warp * 16 * MT, 16 * MT);
+    if (!moments.values) return;
+  }
   RowMoments<8> seen{};
   for (int r = lane / kGroups; r < 16 * MT; r += 32 / kGroups) {
     const int place = group ^ r / kRowsPerLine % kGroups;
@@ -279,7 +327,7 @@ __global__ __launch_bounds__(32 * TensorTile<BN, ROW>::warps, TensorTile<BN, ROW
       store<4>(to, low);
       store<4>(to + partial_stride / 2, high);
     } else {
-      write_eight(sink, first_voxel + voxel, column, low, high);
+      if (!by_row) write_eight(sink, first_voxel + voxel, column, low, high);
       if (moments.values) {
         Pack<8> row;
         SIMT_UNROLL for (int j = 0; j < 4; ++j) row.v[j] = stored<H>(low.v[j]), row.v[4 + j] = stored<H>(high.v[j]);
