@@ -22,7 +22,7 @@ const Case kCases[] = {
     {2, {2, 3, 5}, 256, 0, 24, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}},
     {1, {1, 130, 140}, 8, 0, 16, {1, 1, 1}},
     {2, {20, 30, 32}, 16, 0, 8, {1, 1, 1}},
-    {2, {1, 180, 200}, 3, 0, 8, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, {0, 1, 1}},
+    {2, {1, 130, 140}, 3, 0, 20, {1, 1, 1}},
 };
 
 struct Moments {
@@ -76,8 +76,13 @@ TEST_P(ConvolutionStatistics, AreThoseOfTheStoredResult) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ConvolutionStatistics,
-                         ::testing::Combine(::testing::ValuesIn(kCases), ::testing::Values(DType::f32, DType::bf16, DType::f16)));
+// In halves by turns: what differs between them is one instruction.
+std::vector<std::tuple<Case, DType>> cases_and_types() {
+  std::vector<std::tuple<Case, DType>> all;
+  for (std::size_t i = 0; i < std::size(kCases); ++i) all.emplace_back(kCases[i], DType::f32), all.emplace_back(kCases[i], i % 2 ? DType::f16 : DType::bf16);
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(All, ConvolutionStatistics, ::testing::ValuesIn(cases_and_types()));
 
 }  // namespace
 }  // namespace vg::test

@@ -38,7 +38,7 @@ GATES_SM80 = [
 # 64-bit division, and (Turing, Ampere) for shuffles after a branch.
 CALLED_ON_PURPOSE = re.compile(r"activate_(four|sums)")
 # sm_75 has half the registers' worth of m16n8k16 (two m16n8k8 each): the widest tensor-core kernels spill a little there, and run all the same.
-SPILLS_ON_75 = (re.compile(r"conv_(weight_)?tensor_kernel"), 128)
+SPILLS_ON_75 = (re.compile(r"conv_(weight_)?tensor_kernel"), 192)
 RARE_OPERANDS = re.compile(r"__cuda_sm\w+_(?:div|rem|rcp|sqrt|dsqrt|shflsync|votesync|warpsync)")
 
 
