@@ -27,6 +27,7 @@ void Optimizer::begin_step(const Rates& rates) {
   host[kBias2] = static_cast<float>(1.0 - std::pow(beta2, t));
   host[kGradScale] = 1.0f;
   host[kBeta1] = static_cast<float>(beta1);
+  host[kStep] = static_cast<float>(steps_);
   copy(scalars_, wrap(host, {kOptimScalars}, DType::f32));
 }
 
@@ -34,7 +35,7 @@ void Optimizer::apply(Context& ctx) {
   const Exec ex = ctx.exec();
   if (scales_losses()) {
     sum_squares(ex, norm_, params_.flat_grad());
-    loss_scale_step(ex, scalars_, loss_scale_, norm_, LossScaleParams{.interval = scale_interval_, .max_norm = static_cast<float>(c_.clip_norm)});
+    loss_scale_step(ex, scalars_, loss_scale_, norm_, LossScaleParams{.interval = scale_interval_, .max_norm = static_cast<float>(c_.clip_norm), .beta2 = static_cast<float>(c_.beta2)});
   } else if (c_.clip_norm > 0.0) {
     sum_squares(ex, norm_, params_.flat_grad());
     clip_scale(ex, scalars_, norm_, ClipParams{static_cast<float>(c_.clip_norm), 1.0f});

@@ -18,7 +18,7 @@ class Optimizer {
  public:
   Optimizer(const OptimizerConfig& config, ParamList& params);  // throws invalid_argument for an unknown kind
   // One update from params.flat_grad(). `rates.momentum` >= 0 takes beta1's place. With a loss scale the gradient is that of scale * loss, and the step is
-  // skipped on the device if it overflowed; a skipped step counts for the bias corrections all the same.
+  // skipped on the device if it overflowed; the bias corrections count only steps that were taken.
   void step(Context& ctx, const Rates& rates) { begin_step(rates), apply(ctx); }
   // Its halves: what changes from step to step, written to device memory; and the kernels, which a recording can repeat.
   void begin_step(const Rates& rates);

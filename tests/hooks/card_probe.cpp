@@ -116,7 +116,7 @@ void optimizer(Probe& p) {
   constexpr std::int64_t kReal = 5'600'000;  // parameters of the step's network
   const Tensor g = some_tensor({kReal});
   Tensor w = some_tensor({kReal}), m = some_tensor({kReal}), v = zeros({kReal}, DType::f32, kSim);
-  const Tensor scalars = from_host(std::vector<float>{1e-3f, 0.1f, 0.1f, 1.0f, 0.9f, 0.0f}, {kOptimScalars}, kSim);
+  const Tensor scalars = from_host(std::vector<float>{1e-3f, 0.1f, 0.1f, 1.0f, 0.9f, 0.0f, 1.0f}, {kOptimScalars}, kSim);
   p.measure("f32 Adam", 1, 12.0 * kReal, 7 * 4.0 * kReal, [&](const Exec& ex) { adam_step(ex, w, m, v, g, scalars, AdamParams{}); });
 }
 

@@ -184,10 +184,10 @@ TEST(Cast, EveryPairOfTypes) {
 
 // An overflow halves the scale and says that the step is to be skipped; enough good steps double it.
 TEST(LossScale, FollowsTheGradient) {
-  const LossScaleParams p{.growth = 2.0f, .backoff = 0.5f, .interval = 3, .max_norm = 4.0f};
+  const LossScaleParams p{.growth = 2.0f, .backoff = 0.5f, .interval = 3, .max_norm = 4.0f, .beta2 = 0.9f};
   for (const KernelRun& run : runs_of(loss_scale_step)) {
     SCOPED_TRACE(run.name);
-    Tensor scalars = run.put({1, 2, 3, 9, 5, 7}), state = run.put({1024.0f, 0.0f, 0.0f});
+    Tensor scalars = run.put({1, 2, 3, 9, 0.5f, 7, 5}), state = run.put({1024.0f, 0.0f, 0.0f});
     const auto step = [&](float norm) {
       loss_scale_step(run.exec(), scalars, state, run.put({norm * norm}), p);
       synchronize(run.device);
@@ -198,15 +198,15 @@ TEST(LossScale, FollowsTheGradient) {
       for (std::size_t i = 0; i < got.size(); ++i) EXPECT_NEAR(got[i], want_scalars[i], 1e-6 * std::fabs(want_scalars[i])) << i;
     };
     step(1024.0f);  // norm 1
-    expect({1, 2, 3, 1.0f / 1024, 5, 0}, {1024, 1, 0});
+    expect({1, 2, 3, 1.0f / 1024, 0.5f, 0, 5}, {1024, 1, 0});
     step(INFINITY);
-    expect({1, 2, 3, 1.0f / 1024, 5, 1}, {512, 0, 1});
+    expect({1, 2, 3, 1.0f / 1024, 0.5f, 1, 5}, {512, 0, 1});
     step(NAN);
-    expect({1, 2, 3, 1.0f / 1024, 5, 1}, {256, 0, 2});
-    step(2048.0f);  // norm 8: clipped to 4
-    expect({1, 2, 3, 4.0f / (8 + 1e-6f) / 256, 5, 0}, {256, 1, 2});
+    expect({1, 2, 3, 1.0f / 1024, 0.5f, 1, 5}, {256, 0, 2});
+    step(2048.0f);  // norm 8: clipped to 4. Two of five steps were skipped: 1 - beta^3
+    expect({1, 0.875f, 1.0f - 0.729f, 4.0f / (8 + 1e-6f) / 256, 0.5f, 0, 5}, {256, 1, 2});
     step(1.0f), step(1.0f);
-    expect({1, 2, 3, 1.0f / 256, 5, 0}, {512, 0, 2});
+    expect({1, 0.875f, 1.0f - 0.729f, 1.0f / 256, 0.5f, 0, 5}, {512, 0, 2});
   }
 }
 
@@ -215,7 +215,7 @@ TEST(LossScale, ASkippedStepChangesNothing) {
   for (const KernelRun& run : runs_of(adam_step)) {
     SCOPED_TRACE(run.name);
     Tensor tw = run.put(w), tm = run.put(m), tv = run.put(v);
-    const Tensor g = run.put(std::vector<float>(1000, NAN)), scalars = run.put({0.1f, 0.5f, 0.5f, 1.0f, 0.9f, 1.0f});
+    const Tensor g = run.put(std::vector<float>(1000, NAN)), scalars = run.put({0.1f, 0.5f, 0.5f, 1.0f, 0.9f, 1.0f, 1.0f});
     adam_step(run.exec(), tw, tm, tv, g, scalars, AdamParams{});
     sgd_step(run.exec(), tw, tm, g, scalars, SgdParams{});
     synchronize(run.device);
