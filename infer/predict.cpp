@@ -339,10 +339,10 @@ Prediction predict(Context& ctx, Network& net, const Tensor& image, const Predic
   const Extents window = window_of(net.graph, s, options, slides);
   if (options.precision != DType::f32 && ctx.device == kCpu)
     fail(ErrorCode::unsupported, "predict: precision {} is computed on a GPU (and on sim), the cpu computes fp32", name_of(options.precision));
-  const struct Restore {  // what others set in the context
+  const struct RestorePrecision {  // the caller's
     Context& ctx;
     DType precision;
-    ~Restore() { ctx.precision = precision; }
+    ~RestorePrecision() { ctx.precision = precision; }
   } restore{ctx, std::exchange(ctx.precision, options.precision)};
   Output out(ctx, s, classes, options);
   if (slides)

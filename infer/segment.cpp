@@ -165,6 +165,13 @@ Shape network_input(const Segmenter& s, const Volume& scan) {
   return batch_shape(s.recipe, s.net.graph, forward(s.recipe, scan, ignored).volume);
 }
 
+// The 4-D results, and one candidate's volumes on their way.
+static std::uint64_t candidate_bytes(const Volume& scan, const SegmentOptions& o) {
+  if (o.candidates <= 1) return 0;
+  const std::uint64_t maps = o.confidence ? 2 : 1;
+  return static_cast<std::uint64_t>(scan.voxels.shape().voxels()) * 4 * (static_cast<std::uint64_t>(o.candidates) * maps + 3);
+}
+
 Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const SegmentOptions& options) {
   const double start = os::wall_seconds();
   if (constant(scan.voxels)) fail(ErrorCode::numeric, "{}: every voxel has the same value; there is nothing to segment", scan.name);
@@ -180,7 +187,7 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   const Tensor input = normalised(s.recipe, journey.volume.voxels.reshaped(shape));
   if (options.max_bytes > 0) {
     release_cache(kCpu);
-    const std::uint64_t taken = memory_stats(kCpu).live + kProgramBytes;
+    const std::uint64_t taken = memory_stats(kCpu).live + kProgramBytes + candidate_bytes(scan, options);
     p.max_bytes = options.max_bytes > taken ? options.max_bytes - taken : 1;
     if (const std::uint64_t need = predict_bytes(s.net.graph, shape, p, ctx.convolution); need > p.max_bytes)
       fail(ErrorCode::out_of_memory, "{}: the network needs {:.2f} GiB for {} voxels beside {:.2f} GiB for the scan, the limit is {:.2f} GiB", scan.name,
@@ -216,15 +223,14 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
     return v;
   };
   // One volume of many: each candidate goes its way by itself.
-  const auto together = [&](auto number, const auto& one) {
+  const auto together = [&](auto number, Volume all, const auto& one) {
     using Number = decltype(number);
-    Volume all = placed(one(0));
     const Shape single = all.voxels.shape();
     Shape several = single;
     several[4] = candidates;
     Tensor t(several, all.voxels.dtype(), kCpu);
     for (std::int64_t k = 0; k < candidates; ++k) {
-      const Tensor mine = placed(one(k)).voxels;
+      const Tensor mine = k == 0 ? all.voxels : placed(one(k)).voxels;
       for (std::int64_t i = 0; i < single.elements(); ++i) t.data<Number>()[i * candidates + k] = mine.data<Number>()[i];
     }
     all.voxels = t;
@@ -234,8 +240,8 @@ Segmentation segment(Context& ctx, Segmenter& s, const Volume& scan, const Segme
   out.labels = placed(ids(0));
   if (options.confidence) out.confidence = placed(chance(0));
   if (options.candidates > 1) {
-    out.candidates = together(std::int32_t{}, ids);
-    if (options.confidence) out.chances = together(0.0f, chance);
+    out.candidates = together(std::int32_t{}, out.labels, ids);
+    if (options.confidence) out.chances = together(0.0f, *out.confidence, chance);
   }
   if (options.entropy) out.entropy = placed(prediction.entropy.reshaped(grid));
   out.total_seconds = os::wall_seconds() - start;

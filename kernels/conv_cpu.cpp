@@ -89,8 +89,8 @@ void conv_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& x1,
 
 void conv_forward_statistics(const Exec& ex, Tensor& y, Tensor& mean, Tensor& rstd, const Tensor& x0, const Tensor& x1, const Tensor& w,
                              const Tensor& b, const ConvParams& p, const NormParams& norm) {
-  conv_forward(ex, y, x0, x1, w, b, p);
-  norm_statistics(ex, mean, rstd, y, norm);
+  ::vg::conv_forward(ex, y, x0, x1, w, b, p);  // the kernels, not this device's functions: who observes kernels sees both
+  ::vg::norm_statistics(ex, mean, rstd, y, norm);
 }
 
 void conv_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const Tensor& dy, const Tensor& w, const Tensor& b,

@@ -286,6 +286,7 @@ bool library_forward(const Exec& ex, Tensor& y, const Tensor& x0, const Tensor& 
 
 bool library_backward_data(const Exec& ex, const Grad& dx0, const Grad& dx1, const Tensor& dy, const Tensor& w, const Tensor& b,
                            const ConvParams& p) {
+  if (b.defined() && dx1.wanted()) return false;  // a part's own piece of a bias may lie on any address
   const std::int64_t inputs = w.shape()[1], c1 = dx1.wanted() ? dx1.shape().c() : 0, c0 = dx0.wanted() ? dx0.shape().c() : inputs - c1;
   Part parts[2] = {{dx0.tensor, dx0.beta, 0, c0, {}, nullptr}, {dx1.tensor, dx1.beta, inputs - c1, c1, {}, nullptr}};
   bool done = false;

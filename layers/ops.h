@@ -18,7 +18,7 @@ namespace vg {
 struct ConvOptions {
   std::int32_t stride[3] = {1, 1, 1}, dilation[3] = {1, 1, 1};
   std::int32_t pad_low[3] = {0, 0, 0}, pad_high[3] = {0, 0, 0};
-  Activation activation;  // fused; only without a tape (the graph's interpreter fuses when it may)
+  Activation activation;  // fused; on a tape only what recorded_in_conv allows
   // A norm follows and wants statistics: of each sample, or of the batch. They come with the result (Value::statistics). Without an activation only.
   enum class Norm : std::uint8_t { none, instance, batch } norm = Norm::none;
   float norm_eps = 0.0f;

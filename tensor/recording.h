@@ -40,6 +40,8 @@ class Recording {
 class Repeated {
  public:
   Repeated(Device d, std::function<void()> work) : device_(d), work_(std::move(work)) {}
+  Repeated(const Repeated&) = delete;  // `work` mostly knows the object that it is a part of
+  Repeated& operator=(const Repeated&) = delete;
   void run();
   bool replays() const { return recording_ != nullptr; }
   // Gives back the memory that a recording keeps; the next run makes another.

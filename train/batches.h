@@ -42,6 +42,7 @@ class BatchSource {
   // The same in two halves. `cut` draws, and copies rows. `make` runs the kernels for all patches that are not plain, with the batch's first `reads` bytes
   // on the device in `memory`, and varies the intensity of all; who calls it has copied the plain patches into images and labels. swap: swap_table there.
   CutBatch cut(std::int64_t step) const;
+  bool varies_place() const { return config_.augment.flip || config_.augment.affine > 0.0 || config_.augment.elastic > 0.0; }  // else all patches are plain
   CutBatch drawn(std::int64_t step) const;  // `cut` without its memory: what it will hold
   void make(const Exec& ex, const CutBatch& batch, Tensor& memory, const Tensor& swap, Tensor& images, Tensor& labels) const;
 

@@ -17,7 +17,7 @@ Feeder::Feeder(Device device, const BatchSource& batches, std::int64_t first, st
   if (device == kCpu) return;
   swap_ = copy_to(batches.swap(), device);
   std::int64_t reads = 0;
-  for (std::int64_t step = first; step < std::min(end, first + kForeseen); ++step) reads = std::max(reads, batches.drawn(step).reads);
+  for (std::int64_t step = first; batches.varies_place() && step < std::min(end, first + kForeseen); ++step) reads = std::max(reads, batches.drawn(step).reads);
   for (Place& p : places_) {
     p.images = Tensor(batches.image_shape(), DType::f32, device), p.labels = Tensor(batches.label_shape(), DType::u8, device);
     p.memory = Tensor({reads}, DType::u8, device);

@@ -128,6 +128,7 @@ TrainResult train(Context& ctx, const Dataset& data, TrainConfig config, const T
   const DType precision = config.precision == "bf16" ? DType::bf16 : config.precision == "fp16" ? DType::f16 : DType::f32;
   if (precision != DType::f32 && ctx.device == kCpu)
     fail(ErrorCode::unsupported, "training: precision {} is computed on a GPU (and on sim), the cpu computes fp32", config.precision);
+  ctx.convolution.tf32 = false;
   if (config.precision == "tf32") allow_tf32(ctx.convolution, ctx.device);
   if (precision == DType::f16) optimizer.scale_losses(config.loss_scale, config.scale_interval);
 

@@ -62,12 +62,12 @@ Owned<cublasLtMatrixLayout_t> matrix(DType type, std::int64_t rows, std::int64_t
   return {layout, table.destroy_matrix};
 }
 
-// What follows the sum, as cuBLASLt calls it; its GELU is the one by tanh. Its bias has the type of the result, ours is f32: halves get none here.
+// What follows the sum, as cuBLASLt calls it; its GELU is the one by tanh. Its bias has the type of the result, ours is f32: halves get none here. Whether its
+// ReLU keeps NaN is said nowhere: training must see that it went wrong, so that ReLU is not used.
 std::optional<cublasLtEpilogue_t> epilogue_of(const ConvProblem& p) {
   if (p.bias && p.type != DType::f32) return std::nullopt;
   switch (p.activation) {
     case ActivationKind::identity: return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    case ActivationKind::relu: return p.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
     case ActivationKind::gelu_tanh: return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
     default: return std::nullopt;
   }
@@ -87,6 +87,8 @@ Owned<cublasLtMatmulDesc_t> product(const ConvProblem& p) {
   return owned;
 }
 
+constexpr std::uint32_t kAlignment = 16;  // bytes; what conv_library.cu promises
+
 // C = A B (+ C), where, with x: I x M, w: I x O, y: O x M in columns,
 //   forward  y = w^T x       data  x = w y       weight  w = x y^T
 class CublasPlan : public ConvPlan {
@@ -100,14 +102,13 @@ class CublasPlan : public ConvPlan {
         y_(matrix(p.type, p.outputs, voxels(p))),
         product_(product(p)) {
     if (p.bias) {
-      const auto aligned = std::uintptr_t{256};  // never followed here: the heuristics ask how it is aligned
+      const auto aligned = std::uintptr_t{kAlignment};  // never followed here: the heuristics ask how it is aligned
       check(table.set_product(product_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &aligned, sizeof aligned));
     }
     cublasLtMatmulPreference_t raw = nullptr;
     check(table.create_preference(&raw));
     const Owned<cublasLtMatmulPreference_t> preference(raw, table.destroy_preference);
     check(table.set_preference(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most_workspace, sizeof most_workspace));
-    constexpr std::uint32_t kAlignment = 16;  // what conv_library.cu promises
     for (const auto which : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                              CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
       check(table.set_preference(raw, which, &kAlignment, sizeof kAlignment));

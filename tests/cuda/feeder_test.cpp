@@ -4,15 +4,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "kernels/elementwise.h"
+#include "tests/cuda/device.h"
 #include "tests/train/data_sets.h"
 
 namespace vg::test {
 namespace {
-
-const Device kCuda{DeviceKind::cuda, 0};
 
 struct Seen {
   std::vector<std::vector<float>> images;
@@ -44,12 +41,9 @@ Seen feed(Device device, const BatchSource& source, std::int64_t steps) {
   return seen;
 }
 
-TEST(CudaFeeder, EveryStepFindsItsBatch) {
-  ::setenv("VG_CUDA_PLUGIN", VG_BIN_DIR "/libvoxgrad_cuda_fake.so", 1);
-  ::setenv("VG_CUDA_FAKE", "strict", 1);
-  device_api(kCuda);
-  ::unsetenv("VG_CUDA_PLUGIN"), ::unsetenv("VG_CUDA_FAKE");
+class CudaFeeder : public CudaDevice {};
 
+TEST_F(CudaFeeder, EveryStepFindsItsBatch) {
   Dataset d = empty_dataset(3, 1);
   for (int i = 0; i < 3; ++i) {
     d.training.push_back(numbered_sample("s", {12, 14, 16}, 1, [i](std::int64_t z, std::int64_t y, std::int64_t x) { return (z + y * 2 + x * 3 + i) % 4; }));
@@ -79,7 +73,6 @@ TEST(CudaFeeder, EveryStepFindsItsBatch) {
     for (std::size_t i = 0; i < on_cpu.images[step].size(); ++i) ASSERT_NEAR(on_cpu.images[step][i], on_sim.images[step][i], 1e-4) << step;
   }
   EXPECT_NE(on_cuda.images[0], on_cuda.images[1]);
-  release_cache(kCuda);
 }
 
 }  // namespace

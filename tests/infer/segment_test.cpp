@@ -100,7 +100,6 @@ TEST_F(Segment, LabelsComeBackOnTheScansOwnGrid) {
       }
 }
 
-// A kernel that reads a neighbour shows which way the axes of the network's input run: the voxel after this one along H or W of the wanted order.
 // Each candidate comes back as the label does.
 TEST_F(Segment, CandidatesAreOnTheScansGridToo) {
   const Volume v = scan({9, 7, 5}, "LAS");
@@ -124,6 +123,7 @@ TEST_F(Segment, CandidatesAreOnTheScansGridToo) {
   }
 }
 
+// A kernel that reads a neighbour shows which way the axes of the network's input run: the voxel after this one along H or W of the wanted order.
 TEST_F(Segment, TheNetworkSeesTheOrientationThatTheRecipeAsksFor) {
   struct Look {
     const char *slices, *orientation, *order;  // what the recipe says; the order that results

@@ -179,6 +179,14 @@ TEST(Network, AConvolutionAndTheNormThatAloneReadsItAreOneStep) {
   EXPECT_EQ(one.node_params[3].reader, nullptr);
   EXPECT_EQ(two.node_params[0].reader, nullptr);
   const Tensor x = copy_to(noise({2, 6, 12, 20, 8}), kSim);
+  {  // who asks for statistics: the first convolution, told by its only reader, and nobody in the other network
+    Context ctx(kSim);
+    const auto first = [&](Network& net) { return find_op("conv", "a").run(ctx, net.graph.nodes[0], {Value{x}}, net.node_params[0]).statistics; };
+    ASSERT_NE(first(one), nullptr);
+    EXPECT_EQ(first(one)->eps, 1e-5f);
+    EXPECT_EQ(first(one)->mean.shape(), (Shape{2, 16}));
+    EXPECT_EQ(first(two), nullptr);
+  }
   for (const bool taped : {false, true}) {
     const auto result = [&](Network& net) {
       Context ctx(kSim);

@@ -44,6 +44,7 @@ TEST(Segbench, KernelsOfARealStep) {
     if (k["kernel"] == "conv_forward") flop += k["flop"].get<double>() * k["calls"].get<int>();
     EXPECT_GT(k["bytes"].get<double>(), 0) << k.dump();
   }
+  EXPECT_EQ(r.out.find("not recorded"), std::string::npos) << r.out;
   // Three blocks down and two up, two convolutions each, a head, and two transposed ones, which run conv_forward on their way back.
   EXPECT_EQ(calls["conv_forward"], 10 + 1 + 2);
   EXPECT_EQ(calls["conv_backward_weight"], 10 + 1 + 2);
