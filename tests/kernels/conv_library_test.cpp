@@ -1,5 +1,8 @@
 // Convolutions by the library (cuDNN, cuBLASLt) on a real GPU: all types against the double reference, on inputs and weights that are rounded as the library
 // is given them. What it refuses, our own kernels compute. tests/cuda/convolution_test.cpp does the same to the door in front of it, without a GPU.
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/conv.h"
 #include "tensor/device.h"
 #include "tests/kernels/conv_reference.h"
@@ -10,7 +13,13 @@ namespace {
 
 using namespace conv;
 
-class LibraryConvolution : public ::testing::TestWithParam<DType> {
+struct Arithmetic {
+  DType type;
+  bool tf32 = false;  // factors in f32 may be rounded to 10 bits
+};
+void PrintTo(const Arithmetic& a, std::ostream* os) { *os << (a.tf32 ? "tf32" : name_of(a.type)); }
+
+class LibraryConvolution : public ::testing::TestWithParam<Arithmetic> {
  protected:
   void SetUp() override {
     for (const KernelRun& one : runs_of(conv_forward))
@@ -21,6 +30,7 @@ class LibraryConvolution : public ::testing::TestWithParam<DType> {
   Exec exec() const {
     Exec ex = run().exec();
     ex.convolution.engine = ConvAlgorithm::Engine::library;
+    ex.convolution.tf32 = GetParam().tf32;
     return ex;
   }
   const KernelRun& run() const { return run_[0]; }
@@ -29,8 +39,9 @@ class LibraryConvolution : public ::testing::TestWithParam<DType> {
 
 // f32 sums may be computed as Winograd does; a half is rounded once for each input's sum and once more for what is added to it.
 TEST_P(LibraryConvolution, AllPasses) {
-  const DType type = GetParam();
-  const auto within = [&](int roundings) { return 2e-5 + (type == DType::f32 ? 0.0 : roundings * precision_of(type)); };
+  const auto [type, tf32] = GetParam();
+  const auto within = [&, type = type, tf32 = tf32](int roundings) { return 2e-5 + (tf32 ? 0x1p-10 : type == DType::f32 ? 0.0 : roundings * precision_of(type)); };
+  int coarser = 0;  // forward passes whose result tells that factors were rounded
   for (const Case& c : cases()) {
     if (!c.on_all) continue;
     SCOPED_TRACE(::testing::PrintToString(c));
@@ -44,6 +55,12 @@ TEST_P(LibraryConvolution, AllPasses) {
     Tensor y = run().blank(c.y_shape(), type);
     conv_forward(exec(), y, x0, x1, weights, c.bias ? run().put(b) : Tensor(), c.params());
     expect_close(y, want, {.relative = within(c.i1 ? 3 : 2), .trivial = true});
+    if (tf32) {
+      const std::vector<float> got = floats_of(y);
+      double most = 0.0, error = 0.0;
+      for (std::size_t i = 0; i < got.size(); ++i) most = std::max(most, std::fabs(want[i])), error = std::max(error, std::fabs(got[i] - want[i]));
+      coarser += error > 4e-5 * most;
+    }
 
     ConvParams p = c.params();
     p.activation = {};
@@ -58,9 +75,10 @@ TEST_P(LibraryConvolution, AllPasses) {
     conv_backward_weight(exec(), dw.grad, gradient, x0, x1, p);
     expect_close(dw, backward_weight(c, doubles(dy), doubles(x)), {.relative = within(1), .trivial = true});
   }
+  EXPECT_EQ(coarser > 0, tf32) << "tf32 that nobody uses is no faster";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LibraryConvolution, ::testing::Values(DType::f32, DType::bf16, DType::f16));
+INSTANTIATE_TEST_SUITE_P(All, LibraryConvolution, ::testing::Values(Arithmetic{DType::f32}, Arithmetic{DType::f32, true}, Arithmetic{DType::bf16}, Arithmetic{DType::f16}));
 
 }  // namespace
 }  // namespace vg::test
