@@ -140,7 +140,7 @@ class Pool {
     if (api.allocate(d, given, &data)) {
       shrink(api, d, 0);
       if (const char* why = api.allocate(d, given, &data))
-        fail(ErrorCode::out_of_memory, "{}: no memory for {} more: {} in use ({})", to_string(d), in_words(block), in_words(stats_.live),
+        fail(ErrorCode::out_of_memory, "{}: cannot allocate {} more: {} in use ({})", to_string(d), in_words(block), in_words(stats_.live),
              why);
     }
     enter(block);

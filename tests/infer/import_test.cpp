@@ -71,7 +71,7 @@ TEST_P(ImportModels, GiveTheirLogitsInEitherOrderOfAxes) {
   const Tensor straight = forward(m.graph, m.weights, x.reshaped({1, 32, 32, 32, 1}));
   const Tensor other = forward(permute_axes(m.graph), permute_axes(m.weights), turned(x, 32, 32, 32, 1));
   const std::int64_t classes = wanted.shape()[0];
-  EXPECT_LE(largest_difference(turned(other, 32, 32, 32, classes), straight), 1e-3f);
+  EXPECT_LE(largest_difference(turned(other, 32, 32, 32, classes), straight), 2e-3f);  // either within 1e-3 of PyTorch's, below
   float worst = 0;
   for (std::int64_t v = 0; v < 32768; ++v)
     for (std::int64_t c = 0; c < classes; ++c)
