@@ -46,16 +46,20 @@ void blend_row(float* to, const float* from, float weight, const float* along, s
 // The classes of one voxel in the order of their scores, as many as are kept. Each is the best of those that come after the last one.
 void rank_classes(const DecideRow& r, std::int64_t voxel, std::int32_t best, float confidence, float factor) {
   const float* s = r.scores + voxel * r.classes;
+  std::int32_t* classes_of = r.classes_of + voxel * r.kept;
+  float* chances = r.confidence ? r.confidence + voxel * r.kept : nullptr;
+  classes_of[0] = best;
+  if (chances) chances[0] = confidence;
   std::int64_t last = best;
-  for (std::int64_t k = 0; k < r.kept; ++k) {
-    std::int64_t next = k == 0 ? best : -1;
-    for (std::int64_t c = 0; k > 0 && c < r.classes; ++c) {
+  for (std::int64_t k = 1; k < r.kept; ++k) {
+    std::int64_t next = -1;
+    for (std::int64_t c = 0; c < r.classes; ++c) {
       const bool after = s[c] < s[last] || (s[c] == s[last] && c > last);
       if (after && (next < 0 || s[c] > s[next])) next = c;
     }
     last = next < 0 ? last : next;  // NaN comes after nothing
-    r.classes_of[voxel * r.kept + k] = static_cast<std::int32_t>(last);
-    if (r.confidence) r.confidence[voxel * r.kept + k] = std::exp((s[last] - s[best]) * factor) * confidence;
+    classes_of[k] = static_cast<std::int32_t>(last);
+    if (chances) chances[k] = std::exp((s[last] - s[best]) * factor) * confidence;
   }
 }
 

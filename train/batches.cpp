@@ -107,16 +107,11 @@ PatchPlan BatchSource::plan_of(std::int64_t step, int item, int index) const {
 Shape BatchSource::image_shape() const { return {config_.batch, patch_[0], patch_[1], patch_[2], static_cast<std::int64_t>(data_.channels.size())}; }
 Shape BatchSource::label_shape() const { return {config_.batch, patch_[0], patch_[1], patch_[2], 1}; }
 
-namespace {
-
-// The part of a batch that is one patch.
 Tensor patch_of(const Tensor& batch, std::size_t item) {
   Shape one = batch.shape();
   one[0] = 1;
   return batch.range(static_cast<std::int64_t>(item) * one.elements(), one);
 }
-
-}  // namespace
 
 Batch BatchSource::at(std::int64_t step) const {
   Batch b;

@@ -29,6 +29,9 @@ struct CutBatch {
   std::int64_t reads = 0;  // so many at its beginning are read on the device; plain patches lie behind
 };
 
+// The part of a batch's images or labels that is one patch.
+Tensor patch_of(const Tensor& batch, std::size_t item);
+
 class BatchSource {
  public:
   // `patch`: D, H, W. `order`: sample indices, `batch` for each step, instead of the seed's shuffling; runs must not be longer.

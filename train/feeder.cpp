@@ -63,12 +63,10 @@ void Feeder::upload() {
     for (std::size_t i = 0; i < p.batch.items.size(); ++i) {
       const CutBatch::Item& item = p.batch.items[i];
       if (!item.plan.plain()) continue;
-      Shape image = p.images.shape(), labels = p.labels.shape();
-      image[0] = labels[0] = 1;
-      Tensor to_image = p.images.range(static_cast<std::int64_t>(i) * image.elements(), image),
-             to_labels = p.labels.range(static_cast<std::int64_t>(i) * labels.elements(), labels);
-      copy(to_image, wrap(p.batch.memory.data<std::uint8_t>() + item.image, image, DType::f32), stream_.handle());
-      copy(to_labels, wrap(p.batch.memory.data<std::uint8_t>() + item.labels, labels, DType::u8), stream_.handle());
+      auto* bytes = p.batch.memory.data<std::uint8_t>();
+      Tensor image = patch_of(p.images, i), labels = patch_of(p.labels, i);
+      copy(image, wrap(bytes + item.image, image.shape(), DType::f32), stream_.handle());
+      copy(labels, wrap(bytes + item.labels, labels.shape(), DType::u8), stream_.handle());
     }
     p.copied.record(stream_.handle());
     p.batch.memory = Tensor();
